@@ -74,3 +74,12 @@ def test_an_exponent_makes_a_number_where_so_many_digits_are_an_id(
     assert table.schema["mass"].type == kind
     if kind == "number":
         assert table.frame["mass"].iloc[0] == 5.97e24
+
+
+def test_dates_that_three_formats_read_name_two_that_differ(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("when,y\n" + "".join(f"01/01/{year},{year}\n" for year in range(10, 16)))
+    found = read_table(tmp_path / "t.csv").schema.found["when"]
+    assert found.ambiguous
+    assert found.doubt == (
+        "01/01/10 may be 01 Jan 2010 or 10 Jan 2001: set data.date_format='%d/%m/%y' or data.date_format='%y/%m/%d'"
+    )

@@ -213,6 +213,17 @@ def test_what_a_database_holds_in_its_log_counts(tmp_path: Path) -> None:
         assert TableFile(str(path), None, Reading()).identity().sha256 != before
 
 
+def test_days_as_floats_are_dates_next_to_missing_ones(tmp_path: Path) -> None:
+    days = pa.table({"day": [20240101.0, float("nan"), None, 20240301.0], "y": [1, 2, 3, 4]})
+    pyarrow.parquet.write_table(days, tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet", dates=["day"])
+    assert read.frame["day"].dt.strftime("%Y-%m-%d").fillna("").tolist() == ["2024-01-01", "", "", "2024-03-01"]
+    assert not read.bad
+    pyarrow.parquet.write_table(pa.table({"day": [20240101.0, 1e19], "y": [1, 2]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"day is 20240101\.0, which is not a date in a known format"):
+        read_table(tmp_path / "t.parquet", dates=["day"])
+
+
 LONG = 1234567890123456789
 
 

@@ -32,7 +32,7 @@ from dlrunner.data.tables.formats import (
 )
 from dlrunner.data.tables.mixtures import LOOKED_AT, are_times, mixture
 from dlrunner.data.tables.raw import RawTable
-from dlrunner.data.tables.schema import Column, Schema, Statistics
+from dlrunner.data.tables.schema import Column, Schema, Statistics, whole_as_text
 from dlrunner.errors import DataError
 
 __all__ = ["Hints", "commonest_dates", "infer"]
@@ -252,7 +252,8 @@ def _settled(
         return dates[0], found
     read = table.fetch(candidates.text, *[each.value(candidates.text) for each in dates])
     times = [read.column(i + 1).to_pandas() for i in range(len(dates))]
-    if all(times[0].equals(other) for other in times[1:]):
+    other = next((i for i, each in enumerate(times) if not times[0].equals(each)), None)
+    if other is None:
         return dates[0], found
     of_file = [each for each in dates if (each.order, each.name[2]) in conventions.orders]
     if len(of_file) == 1:
@@ -268,10 +269,10 @@ def _settled(
         chosen = ordered[0]
         doubt = f"read as {chosen.name}, by which its rows are in order (if not so, set data.date_format)"
         return chosen, replace(found, doubt=doubt)
-    differs = int(np.flatnonzero((times[0] != times[1]) & times[0].notna())[0])
+    differs = int(np.flatnonzero((times[0] != times[other]) & times[0].notna())[0])
     example = read.column(0)[differs].as_py()
-    readings = " or ".join(f"{values.iloc[differs]:%d %b %Y}" for values in times[:2])
-    settings = " or ".join(f"data.date_format={each.name!r}" for each in dates[:2])
+    readings = " or ".join(f"{times[i].iloc[differs]:%d %b %Y}" for i in (0, other))
+    settings = " or ".join(f"data.date_format={dates[i].name!r}" for i in (0, other))
     return dates[0], replace(found, doubt=f"{example} may be {readings}: set {settings}", ambiguous=True)
 
 
@@ -318,7 +319,7 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
     if kind == "TIMESTAMP":
         return Column(name, "date", format="ISO 8601"), found
     if name in hints.dates and kind in ("BIGINT", "DOUBLE"):
-        text = f"CAST({f'CAST({column} AS BIGINT)' if not fractions else column} AS VARCHAR)"
+        text = whole_as_text(column) if kind == "DOUBLE" else f"CAST({column} AS VARCHAR)"
         fits = [f"count_if({known} AND ({each.value(text)}) IS NULL)" for each in NUMERIC_DATES]
         misfits = table.aggregate(*fits)
         dates = [each for each, count in zip(NUMERIC_DATES, misfits, strict=True) if count == 0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dlrunner.data.tables.formats import LARGEST
 from dlrunner.data.tables.pieces import columns_in_pieces
 from dlrunner.data.tables.raw import PER_QUERY, RawTable
-from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.schema import Column, Schema, whole_as_text
 from dlrunner.errors import DataError, did_you_mean
 
 
@@ -118,9 +118,7 @@ def expression(table: RawTable, column: Column) -> str:
     if column.type == "date":
         if kind == "TIMESTAMP":
             return source
-        text = f"CAST({source} AS VARCHAR)"
-        if kind == "DOUBLE":  # 20200131.0 was 20200131; of Excel's days and of seconds the fraction counts
-            text = f"CASE WHEN {source} % 1 = 0 THEN CAST(CAST({source} AS BIGINT) AS VARCHAR) ELSE {text} END"
+        text = whole_as_text(source) if kind == "DOUBLE" else f"CAST({source} AS VARCHAR)"
         return column.date_format.value(f"({text})")
     if column.type == "boolean":
         return source if kind == "BOOLEAN" else f"({source} = 1)"

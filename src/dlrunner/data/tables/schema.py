@@ -77,6 +77,15 @@ class Column:
         return f"(({self.value(text)}) IS NULL AND NOT {missing(value)})"
 
 
+def whole_as_text(number: str) -> str:
+    """Return the SQL expression of a float as a date is written: 20200131.0 was 20200131.
+
+    Of Excel's days and of seconds the fraction counts; NaN and numbers without a BIGINT are no dates.
+    """
+    is_whole = f"{number} % 1 = 0 AND abs({number}) < 1e18"
+    return f"CASE WHEN {is_whole} THEN CAST(CAST({number} AS BIGINT) AS VARCHAR) ELSE CAST({number} AS VARCHAR) END"
+
+
 def trimmed(text: str) -> str:
     """Return the SQL expression of a string without blanks at its ends."""
     return f"trim({text})"
