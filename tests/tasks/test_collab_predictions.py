@@ -154,6 +154,16 @@ def test_a_new_rating_that_cannot_be_read_is_named_and_the_others_are_used(
     assert "no other row is left" in err
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7, 0.9])
+def test_the_highest_and_the_lowest_rating_of_training_are_in_its_range(value: float, dlrun: Dlrun, here: Path) -> None:
+    lines = [f"{user},{item},0.{(user + item) % 9 + 1}" for user in range(12) for item in range(12)]
+    Path("r.csv").write_text("\n".join(["user,item,rating", *lines]) + "\n")
+    assert dlrun("task=collab", "data.path=r.csv", "epochs=1", "batch_size=16", *QUICK)[0] == 0
+    Path("mine.csv").write_text(f"item,rating\n3,{value}\n")
+    status, out, err = dlrun("recommend", "runs/latest", "--ratings", "mine.csv")
+    assert status == 0, out + err
+
+
 def test_new_ratings_need_a_column_of_ratings(trained: Path, dlrun: Dlrun, here: Path) -> None:
     Path("mine.csv").write_text("item,value\n5,4.5\n")
     status, _, err = dlrun("recommend", str(trained), "--ratings", "mine.csv")

@@ -331,10 +331,12 @@ class RatingPredictor(Predictor):
         name, columns = self._column(table, "rating"), self.state.get("schema", [])
         item_codes, _ = self.items.of(table[self._column(table, "item")], unknown)
         ratings, problems = ratings_of(table, name, columns, Path(path))
-        low, high = self.state["min_rating"], self.state["max_rating"]
+        low, high = self.state["min_rating"], self.state["max_rating"]  # of ratings in 32 bits: 0.9 is a little more
+        with np.errstate(over="ignore"):
+            compared = ratings.astype(np.float32)
         problems += [
             (int(row), f"rating {ratings[row]:g} is outside the range of this run, {low:g} to {high:g}")
-            for row in np.flatnonzero((ratings < low) | (ratings > high))
+            for row in np.flatnonzero((compared < low) | (compared > high))
         ]
         readable = np.ones(len(table), dtype=bool)
         readable[[row for row, _ in problems]] = False
