@@ -76,3 +76,18 @@ def test_the_separator_of_a_run_does_not_bring_its_encoding(here: Path) -> None:
         Path("new.csv").write_text("city^area\nKöln^3\n", encoding=encoding)
         found = read_new_rows("new.csv", separator="^", encoding="cp1252")
         assert found["city"].tolist() == ["Köln"], encoding
+
+
+def test_a_bad_number_in_a_column_that_looks_like_text_concerns_its_row_alone(here: Path, dlrun: Dlrun) -> None:
+    zips = [f"{1000 + 37 * row % 9000:05}" for row in range(60)]  # with leading zeros: text, but named as numbers
+    pd.DataFrame({"zip": zips, "price": [float(each) / 100 for each in zips]}).to_csv("t.csv", index=False)
+    words = ("data.path=t.csv", "data.target=price", "data.continuous=[zip]", "epochs=1", "task.baseline=false")
+    status, out, err = dlrun("task=tabular", *words, *QUICK)
+    assert status == 0, out + err
+    predictor = dlrunner.load("runs/latest")
+    Path("good.csv").write_text("zip\n01037\n02000\n")
+    Path("new.csv").write_text("zip\n01037\nabc\n02000\nNA\n")
+    found, expected = predictor.predict(Path("new.csv")), predictor.predict(Path("good.csv"))
+    assert found["problem"].fillna("").tolist() == ["", "zip is 'abc', which is not a number", "", ""]
+    assert found["price"].iloc[[0, 2]].tolist() == expected["price"].tolist()
+    assert "zip: 1 missing value(s) replaced by the training median" in found.attrs["note"]

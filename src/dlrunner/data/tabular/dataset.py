@@ -26,7 +26,7 @@ from dlrunner.data.core.splitting import TRAIN, Parts, Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
-from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands
 from dlrunner.data.tabular.history_columns import day_numbers, history_settings, with_history
@@ -229,7 +229,10 @@ class TabularData(TableSource):
             notes += made.notes
             inputs |= {*made.columns, str(splitting.date)}
             recipe |= {**made.recipe, "date": str(splitting.date)}
-        used = tuple(each for each in table.schema.columns if each.name in inputs)
+        # A text that is named as a number is one in new rows too: another one is a bad row, not a bad file.
+        numbers = {each.name for each in table.schema.columns if each.type == "text"} & set(roles.continuous)
+        columns = [Column(each.name, "number") if each.name in numbers else each for each in table.schema.columns]
+        used = tuple(each for each in columns if each.name in inputs)
         self._recipe = {"schema": Schema(used).state(), **recipe}
         return TabularTable(
             frame=frame,
