@@ -243,3 +243,16 @@ def test_a_sample_with_a_seed_has_the_same_rows_each_time(sample: str, here: Pat
     found = {source.identity().sha256 for _ in range(5)}
     assert len(found) == 1
     assert 400 < len(source.read().frame) < 15_000
+
+
+@pytest.mark.parametrize("name", ["days.csv", "days.xlsx"])
+def test_a_total_at_the_end_of_a_file_is_not_counted_in_a_query(name: str, here: Path) -> None:
+    days = pd.DataFrame({"day": [*[f"2024-01-0{day}" for day in (1, 2, 3)], "Total"], "n": [10, 20, 30, 60]})
+    days.to_csv(name, index=False) if name.endswith("csv") else days.to_excel(name, index=False)
+    table = read_table(None, query=f"select sum(n) as n, max(day) as last from '{name}'")
+    assert table.frame["n"].tolist() == [60]
+    assert str(table.frame["last"][0])[:10] == "2024-01-03"
+    assert f"{name}: the last row is left out: it sums up the others (day is Total)" in table.notes
+    with_text = TableFile(None, f"select day, n from '{name}' order by n", Reading(), ids=["day"])
+    with with_text.open() as raw:  # a text or an id may be this word
+        assert raw.fetch("c0").column(0).to_pylist()[-1] == "Total"

@@ -17,6 +17,7 @@ from dlrunner.data.tables.lineage import carried
 from dlrunner.data.tables.raw import RawTable, connect, from_arrow
 from dlrunner.data.tables.reading import expression
 from dlrunner.data.tables.schema import Column
+from dlrunner.data.tables.totals import leave_out_totals
 from dlrunner.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class _View:
     def __init__(self, connection: DuckDBPyConnection, name: str, raw: RawTable, kept: Collection[str]) -> None:
         self.connection, self.name, self.raw = connection, name, raw
         self.texts: list[str] = []
+        if note := leave_out_totals(raw, kept):
+            raw.notes.append(note)
         self.schema = infer(raw, Hints(text=[each for each in raw.names if each.lower() in kept]))
         self.source = f"({raw.select})"
         if not raw.select:

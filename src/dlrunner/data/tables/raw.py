@@ -137,6 +137,8 @@ class RawTable:
         self.counted = self.num_rows() - len(rows)
         self.connection.execute("ALTER VIEW raw RENAME TO all_rows")
         self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows WHERE NOT coalesce({condition}, false)")
+        if self.select:
+            self.select = f"SELECT * FROM ({self.select}) WHERE NOT coalesce({condition}, false)"
 
     def first_where(self, condition: str, expression: str) -> tuple[int, Any]:
         """Return place in the table, from 0, and value of the first row where a condition holds, which there is."""

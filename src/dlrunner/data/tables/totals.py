@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from dlrunner.data.tables.formats import literal
@@ -38,10 +39,14 @@ def may_end_in_total(path: Path) -> bool:
     return any(word in tail.splitlines()[-1] for word in TOTALS) if tail else False
 
 
-def leave_out_totals(raw: RawTable) -> str | None:
+def leave_out_totals(raw: RawTable, kept: Collection[str] = ()) -> str | None:
     """Leave last rows out that sum up the others, of the table or of its parts: their first values say so, no other's.
 
     Types are found without them: below dates, the word Total would make their column one of text.
+
+    Args:
+        raw: the table.
+        kept: names, in lower case, of columns in which such a word may be a text or an id like others.
 
     Returns:
         a note; None where there is no such row.
@@ -62,6 +67,8 @@ def leave_out_totals(raw: RawTable) -> str | None:
     found = sorted(itertools.chain(*sums.values()))
     last = raw.fetch(*texts, limit=f"LIMIT 1 OFFSET {found[-1]}").to_pylist()[0].values()
     name, value = next((name, value) for name, value in zip(raw.names, last, strict=True) if value)
+    if name.lower() in kept:
+        return None
     what = "the last row is" if len(found) == 1 else f"the last rows of {len(found):,} files are"
     verb = "it sums" if len(found) == 1 else "they sum"
     raw.leave_out(found, f"{first} IN ({', '.join(map(literal, sums))})")
