@@ -208,6 +208,17 @@ def test_an_unbalanced_average_is_noted(here: Path) -> None:
     assert note == "the groups were not run with the same optim.lr: their means are not comparable"
 
 
+def test_other_folds_or_seeds_of_the_groups_are_noted(here: Path) -> None:
+    for optim, fold in (("adamw", 0), ("adamw", 1), ("sgd", 0)):
+        write_run(here / "folds" / f"{optim}{fold}", 0.8 + fold, {"optim": optim, "data.fold": fold})
+    (note,) = compared("folds/*").notes
+    assert note == "the groups were not run with the same data.fold: their means are not comparable"
+    for valid, seed in ((0.1, 0), (0.1, 1), (0.2, 0)):  # never compared: no reason to note it
+        write_run(here / "sets" / f"{valid}{seed}", 0.8, {"data.valid": valid, "seed": seed})
+    (note,) = compared("sets/*").notes
+    assert "different sets of rows" in note
+
+
 def test_a_repeated_seed_is_counted_once(here: Path) -> None:
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "adamw"})
     shutil.copytree(next((here / "runs").glob("*seed=0*")), here / "runs" / "again-2")

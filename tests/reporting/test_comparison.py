@@ -135,6 +135,21 @@ def test_of_three_groups_it_is_said_which_ones_the_best_is_better_than(here: Pat
     ]
 
 
+def test_a_group_that_is_better_over_the_seeds_that_both_have_is_never_called_equal(here: Path) -> None:
+    for optim, values in (
+        ("sgd", [2.0, 2.1, 2.2, 1.5, 1.6]),
+        ("adam", [1.0, 1.1, 1.2, 0.5, 0.6]),  # the best mean, by its last two seeds
+        ("adamw", [0.99, 1.0898, 1.1902]),  # the best in each seed that it has
+    ):
+        write_seeds(here / "runs", values, {"optim": optim})
+    found = compare(gather(["runs/*"])[0])
+    assert [group.label for group in found.groups] == ["optim=adam", "optim=adamw", "optim=sgd"]
+    said = list(looks.sentences(found, []))
+    assert "optim=adamw is better than optim=adam over pairs of equal seed (Holm's correction for 3 tests, 5 %)" in said
+    assert not any("no significant difference" in each for each in said)
+    assert said[-1] == "note: the groups were not run with the same seed: part of a difference of means is theirs"
+
+
 def test_pairs_are_a_compact_table_and_in_json_with_all_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = three_optimizers(here)
     looks.print_comparison(found, looks.groups_frame(found), [], top=10)

@@ -131,7 +131,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         tuple(kept),
         tuple(groups),
         metrics[0] if len(metrics) == 1 else None,
-        (*notes, *_notes(rows, groups, metrics, tasks, averaged if by else [])),
+        (*notes, *_notes(rows, groups, metrics, tasks, averaged)),
         tuple(averaged),
         verdict,
         pairs,
@@ -259,8 +259,10 @@ def _notes(
         yield f"{plural} the settings and the seed of another: averaged with it and counted once"
     if len(groups) > MOST_GROUPS and any(group.estimate.n > 1 for group in groups):
         yield f"pairs of more than {MOST_GROUPS} groups are not tested; name fewer runs, or average with --by"
-    if averaged and len({frozenset(group.values) for group in groups}) > 1:
-        yield f"the groups were not run with the same {', '.join(averaged)}: their means are not comparable"
+    repetitions = {(group.validation_set, frozenset(group.values)) for group in groups}
+    if averaged and len(repetitions) > len({group.validation_set for group in groups}):
+        effect = "part of a difference of means is theirs" if averaged == ["seed"] else "their means are not comparable"
+        yield f"the groups were not run with the same {', '.join(averaged)}: {effect}"
     conditions = {"data": "data", "code": "code", "device": "device", "precision": "precision"}
     if len({group.validation_set for group in groups}) > 1:
         del conditions["data"]  # named with the validation sets, if it differs between them

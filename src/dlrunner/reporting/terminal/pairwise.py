@@ -82,17 +82,25 @@ def pairs_records(comparison: Comparison, validation_set: int) -> Iterator[dict[
 
 
 def pairwise_sentences(comparison: Comparison) -> Iterator[str]:
-    """Yield for each validation set which groups the best one is significantly better than."""
+    """Yield for each validation set which groups the best one is significantly better than, and which are better.
+
+    The best by its mean over all its runs can be worse over the runs that another group has too.
+    """
     for validation_set, pairs in comparison.pairs.items():
         best = _best(comparison, validation_set)
         own = [pair for pair in pairs if best in (pair.better, pair.worse)]
         better = [pair for pair in own if pair.better == best and pair.is_significant]
-        open_ones = [pair for pair in own if pair not in better]
+        worse = [pair for pair in own if pair.worse == best and pair.is_significant]
+        open_ones = [pair for pair in own if not pair.is_significant]
         name = _label(comparison, best)
         where = f" in validation set {validation_set + 1}" if comparison.num_validation_sets > 1 else ""
         method = f"Holm's correction for {len(pairs)} tests, 5 %"
         if better:
             yield f"{name} is better than {_named(comparison, better, best)}{where} ({method})"
+        if worse:
+            verb = "is" if len(worse) == 1 else "are"
+            pairs_of = f"over pairs of equal {' and '.join(comparison.averaged)}"
+            yield f"{_named(comparison, worse, best)} {verb} better than {name} {pairs_of}{where} ({method})"
         if open_ones:
             others = _named(comparison, open_ones, best)
             yield f"no significant difference between {name} and {others}{where} ({method})"
