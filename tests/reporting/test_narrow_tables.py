@@ -13,6 +13,7 @@ from dlrunner.comparison.groups import compare
 from dlrunner.reporting.terminal import comparison as looks
 from dlrunner.reporting.terminal import tables
 from tests.comparison.test_importance import make_row
+from tests.fake_runs import write_run
 from tests.reporting.test_comparison import two_optimizers
 
 
@@ -74,3 +75,54 @@ def test_the_means_of_a_sweep_leave_out_what_has_no_value(tmp_path: Path, capsys
     assert means[0] == "task=a: over seed 0: valid/rmse 0.5000"
     assert means[1].startswith("task=b: over seed 0, 1: valid/rmse 0.8000 ± 0.1414, 95 % interval")
     assert len(means) == 2
+
+
+def test_a_ranking_keeps_tasks_experiments_and_metrics_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for number, (experiment, task, metric, value, rows) in enumerate(
+        [
+            ("wide", "rossmann", "valid/rmspe", 0.10, "six weeks"),
+            ("honest", "rossmann", "valid/rmspe", 0.13, "the last weeks"),
+            ("wide-long", "rossmann", "valid/rmspe", 0.09, "six weeks"),
+            ("dogs", "dogbreeds", "valid/accuracy", 0.8, "dogs"),
+            ("other-dogs", "dogbreeds", "valid/accuracy", 0.9, "dogs"),
+            ("reviews", "imdb-sentiment", "valid/accuracy", 0.85, "dogs"),  # never of the same set: another task
+        ]
+    ):
+        higher = metric == "valid/accuracy"
+        data = {"name": "d", "release": "own", "source": "real", "sha256": "a" * 64, "validation": rows}
+        settings = {"task": task, "experiment": experiment}
+        run = write_run(
+            tmp_path / "runs" / str(number), value, settings, metric=metric, higher_is_better=higher, data=data
+        )
+        end = {"metric": metric, "higher_is_better": higher, "seconds": 1.0, "folder": str(run), "error": None}
+        found.append({"job": number, "status": "done", "experiment": experiment, metric: value, **end})
+    results = pd.DataFrame(found)
+    metrics = ["valid/rmspe", "valid/accuracy"]
+    results = results[["job", "status", "experiment", *metrics, *list(end)]]
+    tables.print_ranking(results, tmp_path)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1].startswith("ranking by valid/rmspe, by valid/accuracy within each set of validation rows")
+    assert [line.split()[:2] for line in lines[3:9]] == [
+        ["1", "wide-long"],
+        ["1", "wide"],
+        ["2", "honest"],
+        ["3", "other-dogs"],
+        ["3", "dogs"],
+        ["4", "reviews"],
+    ]
+
+
+def test_a_ranking_reads_no_run_where_only_the_model_and_its_training_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.comparison.collect.read_row", lambda path: pytest.fail("a run was read"))
+    end = {"metric": "valid/rmse", "higher_is_better": False, "seconds": 1.0, "folder": "x", "error": None}
+    rows = [
+        {"job": n, "status": "done", "optim.lr": 0.1, "model": "net", "seed": n, "valid/rmse": 0.5, **end}
+        for n in (0, 1)
+    ]
+    tables.print_ranking(pd.DataFrame(rows), tmp_path)
+    assert "validation set" not in capsys.readouterr().out

@@ -18,14 +18,15 @@ def validation_sets(rows: Sequence[Row], averaged: Collection[str]) -> list[int]
     """Return the validation set of each row, numbered from 0 in order of appearance.
 
     Runs with the same digests of data and validation rows are of one set, and so are runs that agree in all settings
-    of `data` that are not averaged over: the folds of a cross-validation are one set, compared in pairs.
+    of `data` that are not averaged over: the folds of a cross-validation are one set, compared in pairs. Runs of
+    different tasks never are.
 
     Args:
-        rows: runs of one task.
+        rows: runs.
         averaged: names of the settings that are averaged over.
     """
     parts = [_data_settings(row, averaged, is_averaged=True) for row in rows]
-    others = [(row.data, _data_settings(row, averaged, is_averaged=False)) for row in rows]
+    others = [(row.task, row.data, _data_settings(row, averaged, is_averaged=False)) for row in rows]
     digests: dict[tuple[Hashable, Hashable], set[str]] = {}
     for row, part, other in zip(rows, parts, others, strict=True):
         if row.validation:
@@ -35,7 +36,7 @@ def validation_sets(rows: Sequence[Row], averaged: Collection[str]) -> list[int]
     numbers: dict[Hashable, int] = {}
     found: list[int] = []
     for row, part, other in zip(rows, parts, others, strict=True):
-        keys: list[Hashable] = [("rows", row.data, part, row.validation)] if row.validation else []
+        keys: list[Hashable] = [("rows", row.task, row.data, part, row.validation)] if row.validation else []
         if other not in unclear or not keys:
             keys.append(("settings", other))
         joined = {numbers[key] for key in keys if key in numbers}

@@ -6,6 +6,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MOST_RANKED = 20
 """Number of jobs of a large sweep that are printed; results.csv has all."""
 
+SAME_VALIDATION_ROWS = ("seed", "optim", "model", "schedule", "trainer", "epochs", "batch_size")
+"""Settings, with their sections, that no task chooses its validation rows by."""
 
 MOST_DECIMALS = 10
 """Of a number that is printed with all its digits."""
@@ -213,39 +216,41 @@ def print_run(path: Path) -> None:
 
 def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     """Print the jobs of a sweep, best first, and the failed ones."""
+    from pandas import DataFrame
+
     if results.empty:
         return
     done = results[results["status"] == "done"]
     shown = list(results.columns[2 : list(results.columns).index("metric")])
     shown = [c for c in shown if not c.startswith(("train/", "valid/loss"))]
     if not done.empty:
-        name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
+        names = list(dict.fromkeys(done["metric"]))
         sets = _validation_sets(done, folder)
-        order = (
-            sets.to_frame("set").assign(value=done[name]).sort_values(["set", "value"], ascending=[True, not higher])
-        )
-        ranked = done.loc[order.index, [*shown, "seconds"]]
+        signs = done["higher_is_better"].map(lambda higher: -1.0 if higher else 1.0)
+        values = sum(done[name].where(done["metric"] == name, 0.0) for name in names) * signs  # each by its own metric
+        keys = {"metric": done["metric"].map(names.index), "set": sets, "value": values}
+        order = DataFrame(keys).sort_values(list(keys)).index
+        ranked = done.loc[order, [*shown, "seconds"]]
         within = ""
         if sets.nunique() > 1:
             ranked.insert(0, "validation set", sets + 1)
             within = " within each set of validation rows: others are not comparable"
         best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
-        if within and best:
+        if best and (within or len(names) > 1):
             best = f", the first {MOST_RANKED} of {len(ranked)}"
-        optional = ["seconds", "best epoch", *(column for column in shown if column not in ("best epoch", name))]
-        swept = [column for column in shown if "/" not in column and column != "best epoch"]
-        title = f"\nranking by {name}{within}{best}"
+        swept = _swept(done)
+        title = f"\nranking by {', by '.join(names)}{within}{best}"
         print_frame(
             ranked.head(MOST_RANKED),
             title,
             settings=swept,
-            optional=[column for column in optional if column not in swept],
+            optional=["seconds", "best epoch", *(c for c in shown if c not in ("best epoch", *names, *swept))],
             elsewhere="results.csv has all",
         )
-        _print_means(done, shown, name)
+        _print_means(done)
     failed = results[results["status"] != "done"]
     for row in failed.head(MOST_RANKED).to_dict("records"):
-        settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
+        settings = " ".join(f"{name}={row[name]}" for name in _swept(results))
         reason = row["error"] if isinstance(row["error"], str) else row["status"]
         print_sentence(f"job {row['job']} {row['status']}: {settings}: {reason}", "red", indent=2)
     if len(failed) > MOST_RANKED:
@@ -253,23 +258,33 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     console().print(Text(f"{len(done)} of {len(results)} jobs done\nresults  {shorter(folder)}/results.csv"))
 
 
+def _swept(results: pd.DataFrame) -> list[str]:
+    """Return the swept settings: the columns between the status and the metrics."""
+    between = results.columns[2 : list(results.columns).index("metric")]
+    return [name for name in between if "/" not in name and not name.startswith("best ")]
+
+
 def _validation_sets(done: pd.DataFrame, folder: Path) -> pd.Series[int]:
-    """Return the validation set of each job; the runs are read only where a setting of the data differs."""
+    """Return the validation set of each job; the runs are read only where a setting differs that can change it.
+
+    Runs that cannot be read (deleted meanwhile) are a set of their own.
+    """
     from pandas import Series
 
-    from dlrunner.comparison.collect import read_row
+    from dlrunner.comparison.collect import Row, read_row
     from dlrunner.comparison.jobs import moved
     from dlrunner.comparison.validation import validation_sets
     from dlrunner.errors import ConfigError
 
-    names = [name for name in done if name == "data" or str(name).startswith("data.")]
+    names = [name for name in _swept(done) if name.partition(".")[0] not in SAME_VALIDATION_ROWS]
+    rows: dict[Any, Row] = {}
     if any(done[name].nunique(dropna=False) > 1 for name in names):
-        try:
-            rows = [read_row(moved(folder, path) or Path(path)) for path in done["folder"]]
-            return Series(validation_sets(rows, averaged=()), done.index)
-        except ConfigError:  # a run was deleted meanwhile
-            pass
-    return Series(0, done.index)
+        for job, path in done["folder"].items():
+            with suppress(ConfigError):
+                rows[job] = read_row(moved(folder, path) or Path(path))
+    found = dict(zip(rows, validation_sets(list(rows.values()), averaged=()), strict=True))
+    unknown = max(found.values(), default=-1) + 1
+    return Series([found.get(job, unknown) for job in done.index], done.index)
 
 
 def print_interrupted() -> None:
@@ -277,20 +292,21 @@ def print_interrupted() -> None:
     print("interrupted: the same command resumes", file=sys.stderr)
 
 
-def _print_means(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
+def _print_means(done: pd.DataFrame) -> None:
     """Print mean, standard deviation and interval over seeds and folds, for each combination of the other settings."""
     from dlrunner.comparison.groups import REPEATS
     from dlrunner.comparison.statistics import estimate
 
-    settings = [column for column in shown if "/" not in column and not column.startswith("best ")]
+    settings = _swept(done)
     repeated = [column for column in settings if column in REPEATS and done[column].nunique() > 1]
     if not repeated:
         return
     others = [column for column in settings if column not in repeated]
     groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
     for key, rows in groups:
+        name = rows["metric"].iloc[0]
         values = rows[name].dropna().tolist()
-        if not values:  # of another task in the same sweep
+        if not values:
             continue
         label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
         over = " and ".join(_few(column, list(rows[column].unique())) for column in repeated)
