@@ -20,7 +20,7 @@ import torch
 
 from dlrunner.errors import BusyError, DataError, DlrunnerError, Interrupted, OutOfMemoryError
 from dlrunner.execution import run as runner
-from dlrunner.reporting.terminal.progress import row_line
+from dlrunner.reporting.terminal.progress import row_line, shown_columns
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of
 from dlrunner.sweeps.slots import ResourceSlot
@@ -103,6 +103,7 @@ class _Messenger:
 
     def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
         self._deliver = send
+        self._columns: list[str] = []
 
     def _send(self, *message: Any) -> None:
         with contextlib.suppress(OSError):
@@ -119,7 +120,8 @@ class _Messenger:
         self._send("step", step, loss)
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
-        print(row_line(row), flush=True)
+        self._columns = self._columns or shown_columns(row)
+        print(row_line(row, self._columns), flush=True)
         self._send("row", dict(row))
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -52,7 +52,7 @@ def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
 
 
 def shown_columns(row: Mapping[str, Any], width: int | None = None) -> list[str]:
-    """Return the columns to print of an epoch's row, in order.
+    """Return the columns of the table of epochs, in order, by its first row: all rows have the same.
 
     Without class weights the log loss is the loss: one of them is enough, unless the log loss is monitored.
 
@@ -63,7 +63,7 @@ def shown_columns(row: Mapping[str, Any], width: int | None = None) -> list[str]
     ['epoch', 'valid/loss', 'valid/accuracy', 'seconds']
 
     Args:
-        row: of metrics.jsonl.
+        row: the first one that is printed, of metrics.jsonl.
         width: of the terminal; metrics that are not monitored, the learning rate and the training loss are left out
             where a line would be longer.
     """
@@ -77,14 +77,14 @@ def shown_columns(row: Mapping[str, Any], width: int | None = None) -> list[str]
     return columns
 
 
-def row_line(row: Mapping[str, Any], width: int | None = None) -> str:
-    """Format one epoch as a line of the table, of at most this width."""
-    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row, width))
+def row_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """Format one epoch as a line of the table."""
+    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in columns)
 
 
-def header_line(row: Mapping[str, Any], width: int | None = None) -> str:
+def header_line(columns: Sequence[str]) -> str:
     """Format the header of the table."""
-    return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row, width))
+    return "".join(f"{key:>{_width(key)}}" for key in columns)
 
 
 def _width(key: str) -> int:
@@ -104,8 +104,7 @@ class PlainDisplay:
     interval = 5.0
 
     def __init__(self) -> None:
-        self._has_header = False
-        self._width = terminal_width()
+        self._columns: list[str] = []
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         """Print nothing."""
@@ -115,10 +114,10 @@ class PlainDisplay:
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row."""
-        if not self._has_header:
-            print(header_line(row, self._width), flush=True)
-            self._has_header = True
-        print(row_line(row, self._width), flush=True)
+        if not self._columns:
+            self._columns = shown_columns(row, terminal_width())
+            print(header_line(self._columns), flush=True)
+        print(row_line(row, self._columns), flush=True)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -149,7 +148,7 @@ class BarDisplay:
         )
         self._epochs: TaskID | None = None
         self._steps: TaskID | None = None
-        self._has_header = False
+        self._columns: list[str] = []
         self._num_steps = self._num_epochs = 1
         self._epoch = 0
 
@@ -176,10 +175,10 @@ class BarDisplay:
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row above the bars."""
-        if not self._has_header:
-            self._progress.console.print(Text(header_line(row, self._console.width), "bold"), soft_wrap=True)
-            self._has_header = True
-        self._progress.console.print(row_line(row, self._console.width), soft_wrap=True)
+        if not self._columns:
+            self._columns = shown_columns(row, self._console.width)
+            self._progress.console.print(Text(header_line(self._columns), "bold"), soft_wrap=True)
+        self._progress.console.print(row_line(row, self._columns), soft_wrap=True)
         if self._epochs is not None:
             self._progress.update(self._epochs, completed=row["epoch"], count=f"{row['epoch']}/{self._num_epochs}")
 

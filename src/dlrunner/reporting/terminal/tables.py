@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dlrunner.claims.claims import describe_finding, describe_flags
 from dlrunner.reporting.terminal.fitting import Fitted, fitted, heading_widths
-from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
+from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line, shown_columns
 from dlrunner.runs.listing import ListedRun
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.runs.tags import read_tags
@@ -206,10 +206,10 @@ def print_run(path: Path) -> None:
         history = read_history(members[0])
         out.print("epochs of the first member:")
     if history:
-        width = terminal.terminal_width()
-        out.print(Text("\n" + header_line(history[0], width)), style="bold")
+        columns = shown_columns(history[0], terminal.terminal_width())
+        out.print(Text("\n" + header_line(columns)), style="bold")
         for row in history:
-            out.print(Text(row_line(row, width)))
+            out.print(Text(row_line(row, columns)))
     if run.status == "done":
         print_outcome(run.path)
 
