@@ -227,6 +227,16 @@ def test_a_repeated_seed_is_counted_once(here: Path) -> None:
     assert found.notes == ("one run repeats the settings and the seed of another: averaged with it and counted once",)
 
 
+def test_a_repeated_seed_counts_once_in_every_column(here: Path) -> None:
+    for name, seed, value in (("a", 0, 1.0), ("b", 0, 1.0), ("c", 0, 1.0), ("d", 1, 2.0)):
+        write_run(here / "runs" / name, value, {"optim": "adam", "seed": seed}, others={"valid/mae": value})
+    write_seeds(here / "runs", [3.0, 3.1], {"optim": "sgd"})
+    group = compared("runs/*").groups[0]
+    assert (group.estimate.mean, group.mean("valid/mae")) == (1.5, 1.5)
+    assert group.average([1.0, None, 4.0, 2.0]) == 2.25
+    assert math.isnan(group.mean("valid/f1"))
+
+
 def test_runs_are_compared_by_another_metric_on_request(here: Path) -> None:
     write_run(
         here / "runs" / "a",

@@ -278,6 +278,16 @@ def test_curves_have_a_thick_mean_over_thin_runs(here: Path, drawn: list[Figure]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["optim=adamw: 0.8200", "optim=sgd: 0.9000"]
 
 
+def test_a_seed_that_was_run_twice_counts_once_in_the_mean_curve(here: Path, drawn: list[Figure]) -> None:
+    for name, seed, value in (("a", 0, 1.0), ("b", 0, 1.0), ("c", 1, 2.0)):
+        write_run(here / "runs" / name, value, {"seed": seed})
+    write_run(here / "runs" / "without", 2.0, {"seed": 1}, history=[])
+    assert comparison_plots.curves(compare(gather(["runs/*"])[0]), here / "c.png") == 1
+    (axes,) = drawn[0].axes
+    (mean,) = [line for line in axes.lines if line.get_linewidth() > 2]
+    assert np.asarray(mean.get_ydata()) == pytest.approx([1.6, 1.5])
+
+
 def test_of_many_groups_the_best_eight_are_coloured_as_in_the_title(here: Path, drawn: list[Figure]) -> None:
     def history(i: int) -> list[dict[str, Any]]:
         return [{"epoch": e, "valid/rmse": 1e4 if i == 499 else i + 1 / e} for e in (1, 2, 3)]

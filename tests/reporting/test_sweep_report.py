@@ -63,6 +63,15 @@ def test_the_verdict_of_more_than_two_groups_is_that_of_their_pairs(tmp_path: Pa
     assert "Holm" not in html.partition(">Notes</h2>")[2].partition("</section>")[0]
 
 
+def test_a_seed_that_was_run_twice_counts_once_in_the_mean_of_a_band(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "runs" / name, at, {"optim": optim, "seed": seed}, history=history(at))
+        for name, optim, seed, at in (("a", "adam", 0, 1.0), ("b", "adam", 0, 1.0), ("c", "adam", 1, 2.0), ("d", "sgd", 0, 4.0))
+    ]  # fmt: skip
+    html = sweep.write(write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs)).read_text()
+    assert "optim=adam 1.8333 (1.3333 to 2.3333)" in html
+
+
 def test_runs_are_linked_to_their_reports_relative_to_the_page(tmp_path: Path) -> None:
     folder = planted(tmp_path)
     run = tmp_path / "runs" / "collab" / "adam,0.1,0-00000000"

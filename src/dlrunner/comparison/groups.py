@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from dlrunner.comparison.collect import Row, frozen, shown
@@ -27,12 +28,17 @@ class Group:
 
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
+    repetitions: tuple[Hashable, ...]
+    """Of each row its seed, fold and other settings that are averaged over; rows with the same ones are duplicates."""
     metric: str
     higher_is_better: bool
-    values: Mapping[Hashable, float]
-    """The metric by repetition; duplicates are averaged into one value."""
     validation_set: int = 0
     """Groups of different validation sets are not comparable."""
+
+    @cached_property
+    def values(self) -> Mapping[Hashable, float]:
+        """The metric by repetition; duplicates are averaged into one value."""
+        return self._by_repetition([row.value for row in self.rows])
 
     @property
     def estimate(self) -> Estimate:
@@ -46,8 +52,19 @@ class Group:
 
     def mean(self, name: str) -> float:
         """Return the mean of another metric of the runs, NaN if no run has it."""
-        values = [row.numbers[name] for row in self.rows if name in row.numbers]
-        return sum(values) / len(values) if values else math.nan
+        return self.average([row.numbers.get(name) for row in self.rows])
+
+    def average(self, values: Sequence[float | None]) -> float:
+        """Return the mean of values by row over the repetitions: duplicates count once, None is ignored."""
+        means = self._by_repetition(values)
+        return sum(means.values()) / len(means) if means else math.nan
+
+    def _by_repetition(self, values: Sequence[float | None]) -> dict[Hashable, float]:
+        found: dict[Hashable, list[float]] = {}
+        for repetition, value in zip(self.repetitions, values, strict=True):
+            if value is not None:
+                found.setdefault(repetition, []).append(value)
+        return {repetition: sum(each) / len(each) for repetition, each in found.items()}
 
 
 @dataclass(frozen=True)
@@ -229,12 +246,9 @@ def _pairs(groups: Sequence[Group]) -> dict[int, list[Pair]]:
 
 
 def _group(rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str], validation_set: int) -> Group:
-    values: dict[Hashable, list[float]] = {}
-    for row in rows:
-        values.setdefault(_repetition(row, repeated), []).append(row.value)
     settings = {name: rows[0].settings.get(name) for name in names}
-    means = {key: sum(each) / len(each) for key, each in values.items()}
-    return Group(settings, tuple(rows), rows[0].metric, rows[0].higher_is_better, means, validation_set)
+    repetitions = tuple(_repetition(row, repeated) for row in rows)
+    return Group(settings, tuple(rows), repetitions, rows[0].metric, rows[0].higher_is_better, validation_set)
 
 
 def _repetition(row: Row, names: Sequence[str]) -> Hashable:

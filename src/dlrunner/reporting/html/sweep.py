@@ -273,12 +273,13 @@ def _band(group: Group, name: str) -> Curve | None:
         {float(r["epoch"]): float(r[name]) for r in row.history if is_number(r.get("epoch")) and is_number(r.get(name))}
         for row in group.rows
     ]
-    lines = [line for line in lines if line]
-    if not lines:
+    known = [line for line in lines if line]
+    if not known:
         return None
-    values = {epoch: [line[epoch] for line in lines] for epoch in sorted(set.intersection(*map(set, lines)))}
-    band = {epoch: (min(each), max(each)) for epoch, each in values.items()} if len(lines) > 1 else {}
-    return Curve(group.label, {epoch: sum(each) / len(each) for epoch, each in values.items()}, band)
+    epochs = sorted(set.intersection(*map(set, known)))
+    values = {epoch: [line[epoch] for line in known] for epoch in epochs}
+    band = {epoch: (min(each), max(each)) for epoch, each in values.items()} if len(known) > 1 else {}
+    return Curve(group.label, {epoch: group.average([line.get(epoch) for line in lines]) for epoch in epochs}, band)
 
 
 def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str:

@@ -50,7 +50,7 @@ def curves(comparison: Comparison, path: Path) -> int:
     if name is None:
         raise ConfigError("--curves: these runs have different metrics; --metric NAME compares all by one")
     found = [(group, [_curve(row.history, name) for row in group.rows]) for group in comparison.groups]
-    drawn = [(group, kept) for group, lines in found if (kept := [line for line in lines if len(line[0])])]
+    drawn = [(group, lines) for group, lines in found if any(len(epochs) for epochs, _ in lines)]
     if not drawn:
         raise ConfigError(f"--curves: {name} is not recorded by epoch in any of these runs")
     with plots.styled():
@@ -75,7 +75,7 @@ def curves(comparison: Comparison, path: Path) -> int:
             text.set_parse_math(False)
         _frame(axes, [line for _, lines in drawn[: len(COLOURS)] for line in lines], drawn)
         plots.save(figure, path)
-    return len(comparison.rows) - sum(len(lines) for _, lines in drawn)
+    return len(comparison.rows) - sum(len(epochs) > 0 for _, lines in drawn for epochs, _ in lines)
 
 
 def intervals(comparison: Comparison, path: Path) -> int:
@@ -145,11 +145,12 @@ def _curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.
 def _draw_group(
     axes: Axes, group: Group, lines: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], colour: str
 ) -> None:
-    for epochs, values in lines if len(lines) > 1 else ():
+    known = [dict(zip(*line, strict=True)) for line in lines]
+    for epochs, values in lines if sum(map(bool, known)) > 1 else ():
         _draw(axes, epochs, values, colour, linewidth=0.8, alpha=0.4)
     # The mean is drawn only where all runs have a value: it would jump where some end.
-    common = sorted(set.intersection(*(set(epochs.tolist()) for epochs, _ in lines)))
-    means = [np.mean([values[epochs == epoch][0] for epochs, values in lines]) for epoch in common]
+    common = sorted(set.intersection(*(set(line) for line in known if line)))
+    means = [group.average([line.get(epoch) for line in known]) for epoch in common]
     label = f"{_short_label(group)}: {number(group.estimate.mean)}"
     _draw(axes, np.array(common), np.array(means), colour, linewidth=2.2, label=label)
 
