@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from dlrunner import metrics
+from dlrunner.classification_metrics import AveragePrecision, RocAuc
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import (
     F1,
     R2,
+    Accuracy,
     InOriginalUnits,
     Mean,
     MeanAbsoluteError,
@@ -20,6 +22,7 @@ from dlrunner.metrics import (
     Metric,
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
+    leave_undefined,
 )
 from dlrunner.regression_metrics import RmspeByBatch
 
@@ -171,3 +174,26 @@ def test_no_metric_waits_for_the_device_while_it_is_updated(name: str) -> None:
         metric = METRICS[name]()
         for _ in range(2):  # the second one is merged with the first
             metric.update(outputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("metric", "outputs", "targets", "usual"),
+    [
+        (RocAuc(), [-9.0, -8.0], [0.0, 0.0], 0.5),
+        (AveragePrecision(), [-9.0, -8.0], [0.0, 0.0], 0.0),
+        (F1(), [-9.0, -8.0], [0.0, 0.0], 0.0),
+        (R2(), [3.0, 3.0], [3.0, 3.0], 0.0),
+        (InOriginalUnits(R2(), lambda x: x, lambda x: x), [3.0, 3.0], [3.0, 3.0], 0.0),
+    ],
+)
+def test_a_metric_that_its_rows_do_not_define_is_a_number_or_none_on_request(
+    metric: Metric, outputs: list[float], targets: list[float], usual: float
+) -> None:
+    metric.update(torch.tensor(outputs), torch.tensor(targets))
+    assert metric.compute() == usual
+    leave_undefined(metric)
+    assert math.isnan(metric.compute())
+    accuracy = Accuracy()
+    accuracy.update(torch.tensor(outputs), torch.tensor(targets))
+    leave_undefined(accuracy)  # defined by any row
+    assert math.isfinite(accuracy.compute())

@@ -41,6 +41,7 @@ class _Ranking:
     """Metrics of the order of the rows, by class or label: they need all outputs."""
 
     higher_is_better = True
+    undefined: float
 
     def __init__(self) -> None:
         self._outputs, self._targets = KeptRows(), KeptRows()
@@ -52,15 +53,15 @@ class _Ranking:
         self._outputs.add(outputs.reshape(len(outputs), -1))
         self._targets.add(targets.reshape(len(targets), -1))
 
-    def _mean(self, metric: Callable[[Bools, Floats], float], without: float) -> float:
-        """Return the mean over the classes of which a metric is a number, else `without`; NaN without rows."""
+    def _mean(self, metric: Callable[[Bools, Floats], float]) -> float:
+        """Return the mean over the classes of which a metric is a number, else `undefined`; NaN without rows."""
         if not len(self._outputs):
             return float("nan")
         scores = self._outputs.joined().double().cpu().numpy()
         positive = self._targets.joined().cpu().numpy() > 0.5
         found = np.array([metric(positive[:, i], scores[:, i]) for i in range(scores.shape[1])])
         known = found[~np.isnan(found)]
-        return float(known.mean()) if len(known) else without
+        return float(known.mean()) if len(known) else self.undefined
 
 
 class RocAuc(_Ranking):
@@ -76,9 +77,11 @@ class RocAuc(_Ranking):
     0.5
     """
 
+    undefined = 0.5
+
     def compute(self) -> float:
-        """Return the area under the ROC curve; .5 if a class is absent."""
-        return self._mean(roc_auc, without=0.5)
+        """Return the area under the ROC curve; `undefined` if a class is absent."""
+        return self._mean(roc_auc)
 
 
 class AveragePrecision(_Ranking):
@@ -91,9 +94,11 @@ class AveragePrecision(_Ranking):
     0.8333
     """
 
+    undefined = 0.0
+
     def compute(self) -> float:
-        """Return the mean over the classes with a row; 0 if there is none."""
-        return self._mean(average_precision, without=0.0)
+        """Return the mean over the classes with a row; `undefined` if there is none."""
+        return self._mean(average_precision)
 
 
 def counts_by_threshold(positive: Bools, scores: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,7 +19,8 @@ from dlrunner.ranges import NUMBER_FORMAT
 class Metric(Protocol):
     """A metric of a split: updated batch by batch, computed once.
 
-    It may also have a `unit` ("km") and a `format` (".1%", ".2f") for displaying its values.
+    It may also have a `unit` ("km") and a `format` (".1%", ".2f") for displaying its values, and `undefined`: the value
+    that it has where its rows do not define it, as those of a single class do not define the area under a ROC curve.
     """
 
     higher_is_better: bool
@@ -48,6 +49,13 @@ def describe(metrics: Mapping[str, Metric], splits: Sequence[str]) -> dict[str, 
         facts = {"higher_is_better": bool(metric.higher_is_better), "unit": unit, "format": style}
         found |= {f"{split}/{name}": dict(facts) for split in splits}
     return found
+
+
+def leave_undefined(metric: Metric) -> None:
+    """Make a metric NaN where its rows do not define it: the value that it else has there is not their error."""
+    inner: Any = metric.metric if isinstance(metric, InOriginalUnits) else metric
+    if hasattr(inner, "undefined"):
+        inner.undefined = math.nan
 
 
 def exact_dtype(values: Tensor) -> torch.dtype:
@@ -196,6 +204,7 @@ class R2:
     """
 
     higher_is_better = True
+    undefined = 0.0
 
     def __init__(self) -> None:
         self._error = MeanSquaredError()
@@ -223,11 +232,11 @@ class R2:
         )
 
     def compute(self) -> float:
-        """Return the fraction; 0 for constant targets, NaN without any."""
+        """Return the fraction; `undefined` for constant targets, NaN without any."""
         if not self._count:
             return float("nan")
         variance = float(self._squares) / self._count
-        return 1 - self._error.compute() / variance if variance > 0 else 0.0
+        return 1 - self._error.compute() / variance if variance > 0 else self.undefined
 
 
 class Accuracy(Mean):
@@ -251,6 +260,7 @@ class F1:
     """The harmonic mean of precision and recall: mean over the classes (macro), or over all labels at once (micro)."""
 
     higher_is_better = True
+    undefined = 0.0
 
     def __init__(self) -> None:
         self._counts: Tensor | None = None
@@ -271,12 +281,13 @@ class F1:
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> float:
-        """Return 2·hits / (predictions + occurrences), averaged over the classes that occur."""
+        """Return 2·hits / (predictions + occurrences), the mean over the classes that occur; `undefined` if none."""
         if self._counts is None:
             return float("nan")
         hits, predictions, occurrences = self._counts.cpu().double()
         occurs = (occurrences > 0) | (predictions > 0)
-        return float((2 * hits[occurs] / (predictions + occurrences)[occurs]).mean()) if occurs.any() else 0.0
+        by_class = 2 * hits[occurs] / (predictions + occurrences)[occurs]
+        return float(by_class.mean()) if occurs.any() else self.undefined
 
 
 class PixelAccuracy:

@@ -389,6 +389,28 @@ def test_plots_show_the_date_of_a_row_and_the_names_of_its_parts(here: Path) -> 
     assert task.date_of("x") is None
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "f1"])
+def test_a_category_without_a_positive_row_has_no_error_where_the_metric_has_no_value(metric: str, here: Path) -> None:
+    rows = np.arange(600)
+    shops = np.array(["a", "b", "closed"])[rows % 3]
+    table = pd.DataFrame(
+        {"shop": shops, "even": rows % 2, "x": rows % 7, "sold": np.where(shops == "closed", 0, rows % 5 > 2)}
+    )
+    table.to_csv("shops.csv", index=False)
+    data = TabularData(here, path="shops.csv", target="sold", categorical=["shop", "even"], continuous=["x"])
+    task = Tabular(data, 8, 0, torch.device("cpu"), metrics=[metric])
+    logits = task.tensors("valid")[1] * 2 - 1  # all rows are right
+    in_a = torch.tensor((task.table.frame["shop"][task.table.valid] == "a").to_list())
+    logits[in_a] *= torch.where(torch.arange(int(in_a.sum())) % 4 == 0, -1, 1)  # but some of one shop
+    groups = TableAnalysis(task, [], logits).groups
+    assert [name for name, *_ in groups] == ["shop", "even"], "the one in which it differs most is first"
+    _, labels, errors, _ = groups[0]
+    assert labels == ["a", "b", "closed"]
+    assert errors[0] > 0.1
+    assert errors[1] == 0
+    assert np.isnan(errors[2])
+
+
 def test_a_stopped_run_resumes_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "epochs=3", "model.dropouts=[0.1]", *QUICK)
     assert dlrun(*words)[0] == 0

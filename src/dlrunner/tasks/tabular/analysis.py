@@ -17,7 +17,7 @@ from dlrunner.data.core.input_columns import ROW
 from dlrunner.data.core.regression import Regression
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
-from dlrunner.metrics import Metric
+from dlrunner.metrics import Metric, leave_undefined
 from dlrunner.model import Model, forward_pass
 from dlrunner.models.packed_nets import PackedLayers
 from dlrunner.models.tabular import EmbeddingNet
@@ -239,7 +239,7 @@ class TableAnalysis:
                 continue
             codes, categories = pd.factorize(column, sort=True)
             rows = [np.flatnonzero(codes == code) for code in range(len(categories))]
-            errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
+            errors = np.array([self._error(self.outputs[each], self.targets[each], True) for each in rows])
             labels = [self.task.category_name(name, category) for category in categories]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
         if named is None:
@@ -277,9 +277,11 @@ class TableAnalysis:
                 ]
         return found
 
-    def _error(self, outputs: Tensor, targets: Tensor) -> float:
-        """Return the monitored metric as an error: lower is better."""
+    def _error(self, outputs: Tensor, targets: Tensor, is_group: bool = False) -> float:
+        """Return the monitored metric as an error, lower is better; NaN for a group of rows that does not define it."""
         metric = self.task.metrics()[self.metric]
+        if is_group:
+            leave_undefined(metric)
         metric.update(outputs, targets)
         return 1 - metric.compute() if self.higher_is_better else metric.compute()
 
@@ -323,8 +325,10 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _weighted_std(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    """Return the standard deviation of the errors by category, weighted by row counts."""
-    if not np.isfinite(errors).all():
+    """Return the standard deviation of the errors by category that are known, weighted by row counts."""
+    known = np.isfinite(errors)
+    if not known.any():
         return 0.0
+    errors, counts = errors[known], counts[known]
     mean = np.average(errors, weights=counts)
     return float(np.sqrt(np.average((errors - mean) ** 2, weights=counts)))
