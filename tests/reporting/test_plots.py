@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import collab, images, segmentation, training_time
+from dlrunner.reporting.plots import collab, elements, images, segmentation, training_time
 from dlrunner.reporting.plots import training as plots
 
 TITLES = [
@@ -205,6 +206,23 @@ def test_predictions_are_drawn_for_stars_and_for_real_numbers(
     outputs = (ratings + rng.normal(size=len(ratings))).astype(np.float32)
     outputs[0] = np.nan
     assert_is_png(collab.predictions(ratings, outputs, tmp_path))
+
+
+@pytest.mark.parametrize("odd", [99_999_999, np.nextafter(np.float32(3), np.float32(4))], ids=["a code", "rounding"])
+def test_one_odd_rating_makes_no_more_cells(odd: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    density = elements.density
+
+    def kept(*data: Any, size: tuple[int, int], **others: Any) -> PolyCollection:
+        sizes.append(size)
+        assert np.prod(size) < 10_000, "they would not fit into memory"
+        return density(*data, size=size, **others)
+
+    monkeypatch.setattr(collab, "density", kept)
+    ratings = np.array([1, 2, 3, 4, 5] * 20, dtype=np.float32)
+    for values in (ratings, np.append(ratings, np.float32(odd))):
+        assert_is_png(collab.predictions(values, values + np.float32(0.1), tmp_path))
+    assert sizes == [(30, 4), (45, 26)]
 
 
 @pytest.mark.parametrize("num_epochs", [0, 1, 300])

@@ -38,6 +38,8 @@ Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 MOST_IN_TABLE, MOST_IN_MAP = 15, 50
 """Users and items of the cross table, items of the map."""
+MOST_STARS, MOST_HEXAGONS = 21, 100
+"""With more distinct ratings, or more rows of hexagons to have one on each, they are drawn as real numbers."""
 MOST_ITEMS = 2000
 """Number of most rated items for the components: the factors of rarely rated items are noise."""
 
@@ -57,12 +59,16 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         right = figure.add_subplot(grid[1, 1], sharey=axes)
         distinct = np.unique(y)
         step = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
-        low, high = _limits(x, y, step)
+        are_few = len(distinct) <= MOST_STARS and _rows_of_hexagons(distinct, step) <= MOST_HEXAGONS
+        low, high = _limits(x, y, 0.6 * step if are_few else 0.03 * float(np.ptp(distinct)))
         drawn = None
         if len(x):
-            columns, rows, (bottom, top) = _hexagons(distinct, step, low, high)
-            drawn = density(axes, x, y, size=(columns, rows), extent=(low, high, bottom, top))
-        if 0 < len(distinct) <= 21:
+            size, bottom, top = (45, 26), low, high
+            if are_few:  # each has a row of hexagons: matplotlib's grid has a second lattice between the rows
+                size = 30, _rows_of_hexagons(distinct, step)
+                bottom, top = float(distinct[0]), float(distinct[0]) + 2 * step * size[1]
+            drawn = density(axes, x, y, size=size, extent=(low, high, bottom, top))
+        if are_few:
             right.barh(distinct, [np.sum(y == rating) for rating in distinct], height=0.8 * step, color=BLUE)
         else:
             right.hist(y, bins=45, range=(low, high), orientation="horizontal", color=BLUE)
@@ -325,24 +331,18 @@ def _block(
     return rated, is_valid
 
 
-def _limits(x: NDArray[np.float64], y: NDArray[np.float64], step: float) -> tuple[float, float]:
+def _limits(x: NDArray[np.float64], y: NDArray[np.float64], margin: float) -> tuple[float, float]:
     """Return the limits of both axes: all ratings, and all but the most extreme predictions."""
     if not len(x):
         return 0.0, 1.0
-    margin = 0.6 * step if len(np.unique(y)) <= 21 else 0.03 * float(np.ptp(y))
     low = min(float(y.min()), float(np.quantile(x, 0.001))) - margin
     return low, max(float(y.max()), float(np.quantile(x, 0.999))) + margin
 
 
-def _hexagons(
-    distinct: NDArray[np.float64], step: float, low: float, high: float
-) -> tuple[int, int, tuple[float, float]]:
-    """Return columns, rows and the vertical extent of a hexagon grid whose rows lie on the ratings that occur.
+def _rows_of_hexagons(distinct: NDArray[np.float64], step: float) -> int:
+    """Return how many rows of hexagons, two steps apart, reach over ratings that are multiples of a step.
 
-    matplotlib's grid has two interleaved lattices: rows of one extent / rows apart, and others halfway between.
-    With few distinct ratings (stars) each gets a row; else the hexagons are regular.
+    >>> _rows_of_hexagons(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 1.0)
+    4
     """
-    if len(distinct) > 21:
-        return 45, 26, (low, high)
-    rows = max(1, math.ceil((distinct[-1] - distinct[0]) / (2 * step) + 1e-9) + 1) if len(distinct) else 1
-    return 30, rows, (float(distinct[0]), float(distinct[0]) + 2 * step * rows)
+    return max(1, math.ceil((distinct[-1] - distinct[0]) / (2 * step) + 1e-9) + 1) if len(distinct) else 1
