@@ -9,7 +9,7 @@ import dataclasses
 import glob
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,13 +159,47 @@ def frozen(value: Any) -> Hashable:
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, cuts: Mapping[str, str] | None = None) -> str:
     """Format a value as it is typed; of a long one, its end.
 
     >>> shown(0.003), shown(1e-05), shown(None), shown(True), shown([0.9, 0.99])
     ('0.003', '1e-05', 'null', 'true', '[0.9,0.99]')
+
+    Args:
+        value: of a setting.
+        cuts: of values of which the end is not enough, by `distinct_cuts`.
     """
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+    text = _text(value)
+    return (cuts or {}).get(text) or _end(text)
+
+
+def distinct_cuts(values: Iterable[Any]) -> dict[str, str]:
+    """Return other cuts of the long values whose ends are the same: around their first difference, or all of them.
+
+    >>> paths = [f"data/{year}/with-weather/and-holidays/of-all-regions/sales.csv" for year in (2023, 2024)]
+    >>> list(distinct_cuts([*paths, "data/sales.csv"]).values())
+    ['data/2023/with-weather/and-holidays/of-all-reg…', 'data/2024/with-weather/and-holidays/of-all-reg…']
+    """
+    by_end: dict[str, dict[str, None]] = {}
+    for text in (_text(value) for value in values if isinstance(value, str | list | dict)):
+        if len(text) > WIDTH:
+            by_end.setdefault(_end(text), {})[text] = None
+    cuts: dict[str, str] = {}
+    for texts in by_end.values():
+        same = next((at for at, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1), 0)
+        start = max(0, same - 12)
+        end = start + WIDTH - 2
+        parts = {text: "…" * (start > 0) + text[start:end] + "…" * (end < len(text)) for text in texts}
+        if len(texts) > 1:
+            cuts |= parts if len(set(parts.values())) == len(texts) else {text: text for text in texts}
+    return cuts
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+
+
+def _end(text: str) -> str:
     return text if len(text) <= WIDTH else f"…{text[1 - WIDTH :]}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.collect import Row, distinct_cuts, frozen, shown
 from dlrunner.comparison.pairwise import MOST_GROUPS, Pair, pairwise
 from dlrunner.comparison.statistics import Estimate, Verdict, compare_groups, estimate
 from dlrunner.comparison.validation import difference, validation_sets
@@ -34,6 +34,8 @@ class Group:
     higher_is_better: bool
     validation_set: int = 0
     """Groups of different validation sets are not comparable."""
+    cuts: Mapping[str, str] = field(default_factory=dict)
+    """Of long values, as in the comparison."""
 
     @cached_property
     def values(self) -> Mapping[Hashable, float]:
@@ -48,7 +50,7 @@ class Group:
     @property
     def label(self) -> str:
         """The settings as they are typed."""
-        return " ".join(f"{name}={shown(value)}" for name, value in self.settings.items()) or "all runs"
+        return " ".join(f"{name}={shown(value, self.cuts)}" for name, value in self.settings.items()) or "all runs"
 
     def mean(self, name: str) -> float:
         """Return the mean of another metric of the runs, NaN if no run has it."""
@@ -84,6 +86,8 @@ class Comparison:
     """Of the first group against the second, if there are exactly two, and they are comparable."""
     pairs: Mapping[int, Sequence[Pair]] = field(default_factory=dict)
     """Tests of all pairs of the groups of a validation set, by its number, where there are several; by their index."""
+    cuts: Mapping[str, str] = field(default_factory=dict)
+    """Of long values that differ in their beginning: how they are shown."""
 
     @property
     def is_ranked(self) -> bool:
@@ -130,7 +134,8 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         key = (row.metric, number, *(frozen(row.settings.get(name)) for name in kept))
         buckets.setdefault(key, []).append(row)
         numbers[key] = number
-    groups = [_group(bucket, list(kept), averaged, numbers[key]) for key, bucket in buckets.items()]
+    cuts = distinct_cuts(row.settings.get(name) for name in varied for row in rows)
+    groups = [_group(bucket, list(kept), averaged, numbers[key], cuts) for key, bucket in buckets.items()]
     groups.sort(
         key=lambda each: (metrics.index(each.metric), tasks.index(each.rows[0].task), each.validation_set, _rank(each))
     )
@@ -152,6 +157,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         tuple(averaged),
         verdict,
         pairs,
+        cuts,
     )
 
 
@@ -245,10 +251,13 @@ def _pairs(groups: Sequence[Group]) -> dict[int, list[Pair]]:
     return {number: tests for number, tests in found.items() if tests}
 
 
-def _group(rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str], validation_set: int) -> Group:
+def _group(
+    rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str], validation_set: int, cuts: Mapping[str, str]
+) -> Group:
     settings = {name: rows[0].settings.get(name) for name in names}
     repetitions = tuple(_repetition(row, repeated) for row in rows)
-    return Group(settings, tuple(rows), repetitions, rows[0].metric, rows[0].higher_is_better, validation_set)
+    metric, higher_is_better = rows[0].metric, rows[0].higher_is_better
+    return Group(settings, tuple(rows), repetitions, metric, higher_is_better, validation_set, cuts)
 
 
 def _repetition(row: Row, names: Sequence[str]) -> Hashable:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.collect import Row, distinct_cuts, frozen, shown
 from dlrunner.comparison.groups import REPEATS, differing_settings
 from dlrunner.errors import ConfigError
 
@@ -208,7 +208,8 @@ def _by_value(values: Sequence[Any]) -> list[tuple[str, float, float, list[int]]
     rows_of: dict[Hashable, list[int]] = {}
     for at, value in enumerate(values):
         rows_of.setdefault(frozen(value), []).append(at)
-    return [(shown(values[rows[0]]), math.nan, math.nan, rows) for rows in rows_of.values()]
+    cuts = distinct_cuts(values)
+    return [(shown(values[rows[0]], cuts), math.nan, math.nan, rows) for rows in rows_of.values()]
 
 
 def _binned(values: Sequence[float]) -> list[tuple[str, float, float, list[int]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.collect import Row, distinct_cuts, frozen, shown
 
 MOST_VALUES = 4
 """Values of a setting that a note lists."""
@@ -64,7 +64,8 @@ def _by_set(rows: Sequence[Row], sets: Sequence[int], names: Collection[str]) ->
     """Return the values by row of the settings that differ between sets."""
     found = {}
     for name in names:
-        values = [shown(row.settings.get(name)) for row in rows]
+        cuts = distinct_cuts(row.settings.get(name) for row in rows)
+        values = [shown(row.settings.get(name), cuts) for row in rows]
         by_set: dict[int, set[str]] = {}
         for number, value in zip(sets, values, strict=True):
             by_set.setdefault(number, set()).add(value)

@@ -56,7 +56,7 @@ def latex_table(comparison: Comparison) -> str:
             lines.append(r"\midrule")
         is_best = ranked and group.validation_set != previous
         previous = group.validation_set
-        cells = [escaped(shown(value)) for value in group.settings.values()]
+        cells = [escaped(shown(value, group.cuts)) for value in group.settings.values()]
         cells += [str(group.estimate.n), *([] if comparison.metric else [escaped(group.metric)])]
         cells += [_mean(group, is_best), *([_interval(group)] if has_intervals else [])]
         lines.append(_line(cells))

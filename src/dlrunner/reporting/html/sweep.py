@@ -220,7 +220,7 @@ def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:
 
 def _settings(run: Row, comparison: Comparison) -> str:
     names = dict.fromkeys([*comparison.settings, *comparison.averaged])
-    return " ".join(f"{name}={shown(run.settings.get(name))}" for name in names)
+    return " ".join(f"{name}={shown(run.settings.get(name), comparison.cuts)}" for name in names)
 
 
 def _groups(comparison: Comparison) -> dict[str, Any]:
@@ -232,8 +232,8 @@ def _groups(comparison: Comparison) -> dict[str, Any]:
     rows = []
     for group in comparison.groups[:MOST_GROUPS]:
         found = group.estimate
-        cells = [_setting_cell(group.validation_set + 1)] if in_sets else []
-        cells += [_setting_cell(value) for value in group.settings.values()]
+        cells = [number_cell(group.validation_set + 1)] if in_sets else []
+        cells += [_setting_cell(value, group.cuts) for value in group.settings.values()]
         values = [found.n, found.mean, found.sd, found.low, found.high]
         seconds = group.mean("seconds")
         rows.append([*cells, *map(number_cell, values), number_cell(seconds, f"{seconds:.1f}")])
@@ -246,8 +246,8 @@ def _groups(comparison: Comparison) -> dict[str, Any]:
     return {"table": Table(names, rows, "Groups of runs that differ only in the seed", best), "remark": remark}
 
 
-def _setting_cell(value: Any) -> Cell:
-    return Cell(shown(value), order=value if is_number(value) else None)
+def _setting_cell(value: Any, cuts: Mapping[str, str]) -> Cell:
+    return Cell(shown(value, cuts), order=value if is_number(value) else None)
 
 
 def _bands(comparison: Comparison) -> dict[str, Any] | None:
@@ -288,7 +288,9 @@ def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str
     known = [(each.job["job"], each.run) for each in paired if each.run is not None]
     drawn = known[:most]
     names = [name for name in comparison.settings if name not in REPEATS][:MOST_AXES]
-    axes: list[Axis] = [axis_of(name, [_axis_value(run.settings.get(name)) for _, run in drawn]) for name in names]
+    axes: list[Axis] = [
+        axis_of(name, [_axis_value(run.settings.get(name), comparison) for _, run in drawn]) for name in names
+    ]
     axes.append(axis_of(comparison.metric, [run.value for _, run in drawn]))
     ranks = [index / max(1, len(drawn) - 1) for index in range(len(drawn))]
     texts = [f"job {job}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn]
@@ -300,8 +302,8 @@ def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str
     return parallel(f"Settings and {comparison.metric}", axes, ranks, texts, remark)
 
 
-def _axis_value(value: Any) -> Any:
-    return value if is_number(value) or value is None else shown(value)
+def _axis_value(value: Any, comparison: Comparison) -> Any:
+    return value if is_number(value) or value is None else shown(value, comparison.cuts)
 
 
 def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, most: int) -> dict[str, Any]:
@@ -321,6 +323,7 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
     if len(paired) > most:  # failed jobs are kept if possible
         shown_jobs = [each for each in paired if not each.job["error"]]
         shown_jobs = [*shown_jobs[: max(most // 2, most - len(failed))], *failed[: most // 2]]
+    cuts = comparison.cuts if comparison else {}
     names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if failed else [])]
     rows = []
     for each in shown_jobs:
@@ -328,7 +331,7 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
         kind = "" if job["status"] == "done" else "bad"
         address = page.run_link(each.folder, out) if each.folder else ""
         cells = [replace(_csv_cell(job["job"]), href=address), Cell(job["status"], kind=kind)]
-        cells += [_setting_cell(run.settings.get(n)) if run else _csv_cell(job.get(n, "")) for n in settings]
+        cells += [_setting_cell(run.settings.get(n), cuts) if run else _csv_cell(job.get(n, "")) for n in settings]
         cells += [number_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
         seconds = _csv_cell(job.get("seconds", ""))
         cells.append(number_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)

@@ -159,8 +159,9 @@ def _short_label(group: Group) -> str:
     """Write a group's settings so that they fit next to the curves: without section names if they are long."""
     if len(group.label) <= MOST_LETTERS:
         return group.label
-    words = [f"{name.rpartition('.')[2]}={shown(v)}" if "." in name else shown(v) for name, v in group.settings.items()]
-    return plots.shorten(" ".join(words), MOST_LETTERS)
+    words = {name: shown(value, group.cuts) for name, value in group.settings.items()}
+    short = [f"{name.rpartition('.')[2]}={word}" if "." in name else word for name, word in words.items()]
+    return plots.shorten(" ".join(short), MOST_LETTERS)
 
 
 def _draw(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], colour: str, **style: Any) -> None:

@@ -43,7 +43,7 @@ def groups_frame(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for group in comparison.groups:
         found = group.estimate
-        settings = {name: shown(value) for name, value in group.settings.items()}
+        settings = {name: shown(value, group.cuts) for name, value in group.settings.items()}
         metric = {} if comparison.metric else {"metric": group.metric}
         result = {heading: found.mean, "std": found.sd, "low": found.low, "high": found.high}
         rows.append(
@@ -67,7 +67,7 @@ def runs_frame(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for group in comparison.groups:
         for row in sorted(group.rows, key=lambda row: row.value, reverse=group.higher_is_better):
-            settings = {name: shown(row.settings.get(name)) for name in names}
+            settings = {name: shown(row.settings.get(name), comparison.cuts) for name in names}
             metric = {} if comparison.metric else {"metric": row.metric}
             numbers = {name: row.numbers.get(name, math.nan) for name in [*others, "seconds"]}
             found = {**_set_number(comparison, group), **settings, **metric}

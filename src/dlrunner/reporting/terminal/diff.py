@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from dlrunner.comparison.collect import shown
+from dlrunner.comparison.collect import distinct_cuts, shown
 from dlrunner.comparison.diff import Entry, differing_conditions, differing_settings, first_difference
 from dlrunner.reporting.terminal.tables import console, print_table
 from dlrunner.runs.reader import FinishedRun, shorter
@@ -36,7 +36,11 @@ def _print_entries(title: str, entries: Sequence[Entry]) -> None:
         console().print(Text(f"\n{title}: the same"))
         return
     console().print()
-    print_table([title, "A", "B"], [[name, _written(left), _written(right)] for name, left, right in entries])
+    rows = []
+    for name, *pair in entries:
+        texts = [_abbreviated(value) for value in pair]
+        rows.append([name, *("-" if text is None else shown(text, distinct_cuts(texts)) for text in texts)])
+    print_table([title, "A", "B"], rows)
 
 
 def _metrics_text(a: FinishedRun, b: FinishedRun) -> list[str]:
@@ -64,10 +68,11 @@ def _metrics_text(a: FinishedRun, b: FinishedRun) -> list[str]:
     return lines
 
 
-def _written(value: Any) -> str:
+def _abbreviated(value: Any) -> Any:
+    """Return the beginning of a digest, other values unchanged."""
     if isinstance(value, str) and re.match(r"[0-9a-f]{40}", value):
-        value = value[:12] + value[40:].lstrip("0123456789abcdef")  # digests are abbreviated
-    return "-" if value is None else shown(value)
+        return value[:12] + value[40:].lstrip("0123456789abcdef")
+    return value
 
 
 def _exact(value: Any) -> str:
