@@ -389,6 +389,18 @@ def test_plots_show_the_date_of_a_row_and_the_names_of_its_parts(here: Path) -> 
     assert task.date_of("x") is None
 
 
+@pytest.mark.parametrize(("lowest", "name"), [(1.0, "relative error"), (-9.0, "error_2")])
+def test_columns_of_the_file_keep_their_names_among_the_largest_errors(lowest: float, name: str, here: Path) -> None:
+    values = np.arange(200) % 9
+    table = pd.DataFrame({"truth": values, "error": values * 3, "prediction": values + 0.5, "y": lowest + values})
+    table.to_csv("own.csv", index=False)
+    task = Tabular(TabularData(here, path="own.csv", target="y"), 8, 0, torch.device("cpu"))
+    worst = TableAnalysis(task, [], torch.zeros(len(task.tensors("valid")[1]))).worst(["truth", "error", "prediction"])
+    assert worst is not None
+    assert worst.columns.tolist() == ["truth", "error", "prediction", "truth_2", "prediction_2", name]
+    assert (worst["error"].astype(int) == worst["truth"].astype(int) * 3).all()
+
+
 @pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "f1"])
 def test_a_category_without_a_positive_row_has_no_error_where_the_metric_has_no_value(metric: str, here: Path) -> None:
     rows = np.arange(600)

@@ -22,6 +22,7 @@ from dlrunner.model import Model, forward_pass
 from dlrunner.models.packed_nets import PackedLayers
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.plot import Plot
+from dlrunner.prediction_table import with_distinct_names
 from dlrunner.reporting.plots import regression, tabular
 from dlrunner.task import Split
 from dlrunner.tasks.classification import class_plots
@@ -124,7 +125,7 @@ class TableAnalysis:
             predicted = task.decode(self.outputs).numpy()
             relative = bool((self.values > 0).all())
             errors = predicted / self.values - 1 if relative else predicted - self.values
-            shown = {"truth": self.values, "prediction": predicted, "error": errors}
+            shown = {"truth": self.values, "prediction": predicted, "relative error" if relative else "error": errors}
         else:
             probs = _probabilities(self.outputs)
             labels = np.array(target.classes, dtype=object)
@@ -135,10 +136,7 @@ class TableAnalysis:
         order = np.argsort(-np.abs(errors), kind="stable")[:MOST_WORST]
         order = order[np.abs(errors[order]) > 0]
         errors_of = pd.DataFrame({name: values[order] for name, values in shown.items()})
-        table: pd.DataFrame = pd.concat([self._context(context, order), errors_of], axis=1)
-        if isinstance(target, Regression) and relative:
-            table = table.rename(columns={"error": "relative error"})
-        return table
+        return with_distinct_names(pd.concat([self._context(context, order), errors_of], axis=1))
 
     def importance(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
         """Return the permutation importance of the columns: names, mean and std of the increase of the error.
