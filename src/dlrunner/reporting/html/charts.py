@@ -15,11 +15,13 @@ from html import escape
 from typing import Any
 
 from dlrunner.reporting.html.page import grouped
-from dlrunner.reporting.html.scale import Scale
+from dlrunner.reporting.html.scale import Scale, distinct_texts
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
 """Margins of curves."""
+MOST_DIGITS = 7
+"""Longer texts at the vertical axis are narrowed to the room that there is."""
 NUM_COLOURS = 8
 NUM_STEPS = 8
 """Steps of the color ramp from the best to the worst job."""
@@ -174,7 +176,8 @@ def _frame(scale: Scale, epochs: Sequence[float]) -> str:
     for value, text in scale.ticks():
         y = _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.position(value))
         parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="e" x="{LEFT - 6}" y="{_round(y + 4)}">{text}</text>')
+        narrow = f' textLength="{LEFT - 8}" lengthAdjust="spacingAndGlyphs"' if len(text) > MOST_DIGITS else ""
+        parts.append(f'<text class="e" x="{LEFT - 6}" y="{_round(y + 4)}"{narrow}>{text}</text>')
     for epoch in _whole_ticks(epochs):
         parts.append(f'<text class="m" x="{_across(epoch, epochs)}" y="{HEIGHT - BOTTOM + 17}">{epoch:g}</text>')
     parts.append(f'<text class="m" x="{(WIDTH + LEFT - RIGHT) / 2:g}" y="{HEIGHT - 6}">epoch</text>')
@@ -238,7 +241,9 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
     if len(known) == len(values) and len(set(known)) > 1:
         scale = Scale.of(min(known), max(known), is_exact=True)
         distinct = sorted(set(known))
-        ticks = [(v, f"{v:.4g}") for v in distinct] if len(distinct) <= 6 else scale.ticks()
+        ticks = scale.ticks()
+        if len(distinct) <= 6:
+            ticks = list(zip(distinct, distinct_texts(distinct, 4), strict=True))
         return Axis(name, [scale.position(v) for v in known], _apart([(scale.position(v), text) for v, text in ticks]))
     words = sorted({value for value in values if isinstance(value, str)}, reverse=True)
     rising: list[Any] = [*([None] if None in values else []), *words, *sorted(set(known))]

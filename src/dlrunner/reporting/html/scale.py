@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+def distinct_texts(values: Sequence[float], digits: int) -> list[str]:
+    """Write different numbers with as many significant digits as all need to differ, from `digits` to 12.
+
+    >>> distinct_texts([1.5, 1234.5], 3), distinct_texts([1230000000, 1231000000], 3)
+    (['1.5', '1.23e+03'], ['1.23e+09', '1.231e+09'])
+    """
+    while len({f"{value:.{digits}g}" for value in values}) < len(values) and digits < 12:
+        digits += 1
+    return [f"{value:.{digits}g}" for value in values]
 
 
 @dataclass(frozen=True)
@@ -61,4 +73,7 @@ class Scale:
         digits = max(0, -math.floor(math.log10(step)))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         texts = [(index * step, f"{index * step:,.{digits}f}") for index in range(first, last + 1)]
-        return [(v, f"{v:.3g}") for v, _ in texts] if digits > 5 or step >= 1e6 else texts
+        if digits <= 5 and step < 1e6:
+            return texts
+        values = [value for value, _ in texts]
+        return list(zip(values, distinct_texts(values, 3), strict=True))

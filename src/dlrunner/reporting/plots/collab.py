@@ -19,7 +19,7 @@ from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots.elements import density
 from dlrunner.reporting.plots.labels import place_labels
-from dlrunner.reporting.plots.number_format import short_number
+from dlrunner.reporting.plots.number_format import number_tick
 from dlrunner.reporting.plots.training import (
     BLUE,
     GREY,
@@ -97,7 +97,7 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
                 spine.set_visible(False)
         if drawn is not None:
             bar = figure.add_axes((0.79, 0.04, 0.18, 0.014))
-            figure.colorbar(drawn, cax=bar, orientation="horizontal", format=FuncFormatter(short_number))
+            figure.colorbar(drawn, cax=bar, orientation="horizontal", format=FuncFormatter(number_tick))
             bar.text(-0.06, 0.5, "ratings per cell", transform=bar.transAxes, ha="right", va="center", fontsize=8)
             bar.tick_params(labelsize=8, which="both", length=2)
         return Plot(

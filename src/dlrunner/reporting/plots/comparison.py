@@ -18,7 +18,7 @@ from dlrunner.comparison.groups import REPEATS, Comparison, Group
 from dlrunner.comparison.importance import Importance, ValueGroup
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.plots import training as plots
-from dlrunner.reporting.plots.number_format import short_number
+from dlrunner.reporting.plots.number_format import number_tick, short_number
 from dlrunner.reporting.plots.training import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
 from dlrunner.reporting.terminal.progress import number
 
@@ -233,7 +233,7 @@ def _draw_values(axes: Axes, found: Importance) -> None:
     if is_number and all(group.low == group.high for group in groups):
         axes.set_xticks(positions, [short_number(position) for position in positions])
     elif is_number and not is_log:
-        axes.xaxis.set_major_formatter(FuncFormatter(short_number))
+        axes.xaxis.set_major_formatter(FuncFormatter(number_tick))
     elif not is_number:
         axes.set_xticks(positions, [plots.shorten(group.label, 18) for group in groups], parse_math=False)
         if len(groups) > 5:

@@ -11,14 +11,29 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 TICK_STEPS = (1, 2, 2.5, 5, 10)
 """Between marks on an axis, times a power of ten."""
+TICK_DIGITS = 10
+"""Fewer than a float has: 0.1 + 0.2 is 0.3."""
 
 
-def short_number(value: float, _: int | None = None) -> str:
-    """Write 0.001 as 1e-3, and 0.25 and 12 as they are."""
+def short_number(value: float, digits: int = 3) -> str:
+    """Write 0.001 as 1e-3, and 0.25 and 12 as they are.
+
+    >>> short_number(0.001), short_number(25020000), short_number(25020000, 4)
+    ('1e-3', '2.5e7', '2.502e7')
+
+    Args:
+        value: the number.
+        digits: of the mantissa.
+    """
     if value == 0 or 0.01 <= abs(value) < 1e5:
         return f"{value:.10g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):.{digits}g}e{int(exponent)}"
+
+
+def number_tick(value: float, _: int | None = None) -> str:
+    """Write a number at a tick, with all its digits up to ten: ticks are round, and must differ."""
+    return short_number(value, TICK_DIGITS)
 
 
 def format_amount(value: float, digits: int = 4) -> str:
@@ -31,7 +46,7 @@ def format_amount(value: float, digits: int = 4) -> str:
         return str(value)
     rounded = float(f"{value:.{digits}g}")
     is_plain = rounded == 0 or 1e-4 <= abs(rounded) < 1e7
-    return f"{rounded:,.10g}".replace("-", "−") if is_plain else short_number(rounded)
+    return f"{rounded:,.10g}".replace("-", "−") if is_plain else short_number(rounded, digits)
 
 
 def format_change(value: float) -> str:
@@ -44,8 +59,8 @@ def format_change(value: float) -> str:
 
 
 def amount_tick(value: float, _: int | None = None) -> str:
-    """Write an amount at a tick, with all its digits up to six."""
-    return format_amount(value, 6)
+    """Write an amount at a tick, with all its digits up to ten."""
+    return format_amount(value, TICK_DIGITS)
 
 
 def set_amount_ticks(axis: Axis, low: float, high: float, is_log: bool) -> None:

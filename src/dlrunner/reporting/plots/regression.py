@@ -18,8 +18,8 @@ from dlrunner.reporting.plots.number_format import (
     TICK_STEPS,
     amount_tick,
     format_amount,
+    number_tick,
     set_amount_ticks,
-    short_number,
 )
 from dlrunner.reporting.plots.training import (
     BLUE,
@@ -92,7 +92,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         ends = np.log10([low, high]) if log else np.array([low, high])
         size = int(np.clip(np.sqrt(len(x)), 14, 45))
         drawn = density(axes, x, y, size=size, extent=(*ends, *ends), scale="log" if log else "linear")
-        bar = figure.colorbar(drawn, ax=axes, label="rows in a cell", format=FuncFormatter(short_number), aspect=40)
+        bar = figure.colorbar(drawn, ax=axes, label="rows in a cell", format=FuncFormatter(number_tick), aspect=40)
         bar.ax.tick_params(labelsize=8)
         bar.minorticks_off()
         axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--", label="truth = prediction")
@@ -133,7 +133,7 @@ def residuals(truth: Floats, predicted: Floats, folder: Path, *, name: str) -> P
             _residuals_by_prediction(left, x, errors)
             _against_normal(right, errors)
             bar = figure.colorbar(
-                left.collections[0], ax=left, label="rows in a cell", format=FuncFormatter(short_number), aspect=40
+                left.collections[0], ax=left, label="rows in a cell", format=FuncFormatter(number_tick), aspect=40
             )
             bar.ax.tick_params(labelsize=8)
             bar.minorticks_off()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.plot import TRAINING_CURVES, Plot
-from dlrunner.reporting.plots.number_format import short_number
+from dlrunner.reporting.plots.number_format import number_tick, short_number
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers can distinguish."""
@@ -158,7 +158,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
                 log_axis(axes, "y", num_ticks=4)
             else:
                 axes.yaxis.set_major_locator(MaxNLocator(3))
-                axes.yaxis.set_major_formatter(FuncFormatter(short_number))
+                axes.yaxis.set_major_formatter(FuncFormatter(number_tick))
             _epoch_axis(axes, epochs)
         caption = "Loss and metrics by epoch"
         last = [f"{key} {_last(_column(history, key))}" for key in ("train/loss", *keys)]
@@ -311,7 +311,7 @@ def log_axis(axes: Axes, which: str, num_ticks: int = 8) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(numticks=num_ticks))
-    axis.set_major_formatter(FuncFormatter(short_number))
+    axis.set_major_formatter(FuncFormatter(number_tick))
     axis.set_minor_formatter(NullFormatter())
 
 
