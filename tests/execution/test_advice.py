@@ -31,6 +31,13 @@ def test_a_metric_that_was_better_before_calls_for_fewer_epochs_or_the_best_weig
     assert advice([9, 5, 6, 7, 8], keeps_best=True) == ""
 
 
+def test_an_epoch_after_a_phase_that_stopped_early_is_one_of_those_that_were_planned() -> None:
+    epochs = zip((1, 2, 3, 4, 11, 12, 13), (9, 8, 7, 7, 3, 4, 5), strict=True)
+    history = [{"epoch": epoch, "valid/rmse": value} for epoch, value in epochs]
+    found = training_advice(history, "valid/rmse", higher_is_better=False, keeps_best=False, phases=2)
+    assert "best after epoch 11 of 13" in found
+
+
 @pytest.mark.parametrize("values", [[9, 5, 5.001, 5], [9, 5, 5, 4.99], [3.0], [0.0, 0.0]])
 def test_small_changes_call_for_nothing(values: list[float]) -> None:
     assert advice(values) == ""

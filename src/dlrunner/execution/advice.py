@@ -22,7 +22,7 @@ def training_advice(history: Sequence[Row], name: str, *, higher_is_better: bool
     'valid/rmse was still improving at the end (epoch 1: 4.0000, epoch 2: 2.0000): try epochs=4'
 
     Args:
-        history: a row per epoch.
+        history: a row per epoch; epochs that early stopping left out of a phase are counted.
         name: of the monitored metric.
         higher_is_better: its direction.
         keeps_best: the weights of the best epoch are used in the end.
@@ -35,9 +35,10 @@ def training_advice(history: Sequence[Row], name: str, *, higher_is_better: bool
     found = values.index(best(values))
     last, before = count - 1, count - 1 - max(1, count // 10)
     if found < last and _differ(values[found], values[last]) and not keeps_best:
-        shorter = f"epochs={history[found]['epoch']} or " if phases == 1 else ""
+        at, end = history[found]["epoch"], history[last]["epoch"]
+        shorter = f"epochs={at} or " if phases == 1 else ""
         return (
-            f"{name} was best after epoch {history[found]['epoch']} of {count} ({number(values[found])}, "
+            f"{name} was best after epoch {at} of {end} ({number(values[found])}, "
             f"at the end {number(values[last])}): try {shorter}trainer.keep=best with data.test=0.1"
         )
     if found == last and _differ(values[last], values[before]):
