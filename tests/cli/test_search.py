@@ -289,6 +289,7 @@ def test_an_invalid_value_inside_of_a_range_fails_only_its_trial(
     status, out, _ = dlrun(*WORDS, "model.factors=range(5,8)", "sweep.trials=6")
     assert status == 0
     assert "FAILED: model.factors: 6 is too few" in out
+    assert "5 of 6" in out, "the failed one and duplicates are counted: one trial is left"
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert (results["status"] == "failed").equals(results["model.factors"] == 6)
 

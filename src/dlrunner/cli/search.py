@@ -290,7 +290,7 @@ class _Trials:
             except ConfigError as error:  # a value inside of a valid range may be invalid
                 self.folder.add(Job(number, words, {}))
                 self._record(number, {"status": "failed", "error": str(error)})
-                screen.print(f"[{number}] FAILED: {error}", "red")
+                screen.refuse(number, error)
                 continue
             self.folder.add(job)
             same = self._done.get(job.signature, self._running.get(job.signature))

@@ -100,6 +100,12 @@ class LineScreen:
         else:
             self.print(f"{head}{record['status']}, state saved", "yellow")
 
+    def refuse(self, number: int, error: Exception) -> None:
+        """A job cannot begin: it has failed."""
+        self.ended += 1
+        self.failed += 1
+        self.print(f"[{number}] FAILED: {error}{self.rest()}", "red")
+
     def rest(self) -> str:
         """Return the number of ended jobs and the estimated time left."""
         left = self.total - self.before - self.ended
