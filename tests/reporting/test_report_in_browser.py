@@ -136,6 +136,20 @@ def test_a_click_on_a_heading_sorts_by_value_and_another_reverses_the_order(brow
     assert_quiet(browser)
 
 
+def test_columns_are_sorted_by_their_number_of_missing_values(browser: Browser, tmp_path: Path) -> None:
+    columns = [
+        {"name": name, "type": "number", "use": "continuous", "missing": missing, "example": "1"}
+        for name, missing in (("a", 4821), ("b", 123_456), ("c", 57), ("d", 0))
+    ]
+    (tmp_path / "run.html").write_text(render(history=rows(2), summary={**COMPARED, "data": {"columns": columns}}))
+    browser.open(tmp_path / "run.html")
+    table = "div[aria-label^=How] table"
+    for expected in (["", "57", "4,821", "123,456"], ["123,456", "4,821", "57", ""]):
+        browser.ask(f"document.querySelector('{table} th:nth-child(3) button').click()")  # it may be folded
+        assert column(browser, 3, table) == expected
+    assert_quiet(browser)
+
+
 def test_hovering_over_parallel_coordinates_shows_the_nearest_job(browser: Browser, tmp_path: Path) -> None:
     browser.open(sweep.write(planted(tmp_path)))
     figure = "figure:has(.jobs)"

@@ -288,7 +288,10 @@ def _columns(columns: Sequence[Mapping[str, Any]]) -> Table:
     """Return how each column of the data was read and is used."""
     headings = {"name": "column", "type": "read as", "missing": "missing", "example": "example", "use": "use"}
     headings |= {name: name for name in ("doubt", "note") if any(each.get(name) for each in columns)}
-    rows = [[Cell(count(each[name]) if each.get(name) else "") for name in headings] for each in columns]
+    rows = [
+        [number_cell(each.get(name), count(each[name]) if each.get(name) else "") for name in headings]
+        for each in columns
+    ]
     return Table(list(headings.values()), rows, "How the columns were read")
 
 
