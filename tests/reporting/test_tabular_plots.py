@@ -12,9 +12,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -222,6 +223,20 @@ def test_intervals_tell_how_many_truths_are_within(drawn: list[Figure], tmp_path
     assert [each.get_text() for each in below.texts] == ["0.0%", "75.0%", "75.0%"]
     outside = rows.lines[2]
     assert np.asarray(outside.get_ydata()).tolist() == [9]
+
+
+def test_observed_fractions_have_the_same_intervals_in_all_plots_and_at_0_and_1_a_width(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    expected = [scipy.stats.binomtest(hits, 20).proportion_ci(method="wilson") for hits in (0, 20)]
+    quantiles = np.stack([np.zeros(20), np.full(20, 9.0)], axis=1)
+    regression.intervals(np.arange(1.0, 5, 0.2), quantiles, [0.1, 0.9], tmp_path, name="y")
+    p = np.repeat([0.05, 0.95], 20)
+    classes.classes((p > 0.5).astype(int), np.stack([1 - p, p], axis=1), ["no", "yes"], tmp_path)
+    for axes in (drawn[0].axes[0], drawn[1].axes[1]):
+        (bars,) = [each for each in axes.collections if isinstance(each, LineCollection)]
+        found = [sorted(segment[:, 1]) for segment in bars.get_segments()]
+        np.testing.assert_allclose(found, [[each.low, each.high] for each in expected], atol=1e-4)
 
 
 @pytest.mark.usefixtures("saved")

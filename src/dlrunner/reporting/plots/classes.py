@@ -12,15 +12,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import LIGHT, Floats, Integers, bars, heading, placeholder
+from dlrunner.reporting.plots.elements import LIGHT, Floats, Integers, bars, heading, interval_of_fraction, placeholder
 from dlrunner.reporting.plots.training import BLUE, INK, ORANGE, PALE_BLUES, save, shorten, styled
 
 MOST_CELLS = 20
 """With more classes than this the confused pairs are listed instead of a matrix."""
 MOST_NAMES = 30
 """Classes or labels whose precision and recall are drawn."""
-Z = 1.96
-"""Of a 95 % interval."""
 
 
 def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
@@ -225,15 +223,10 @@ def _reliability(axes: Axes, below: Axes, truth: NDArray[np.int64], p: NDArray[n
 def _draw_reliability(
     axes: Axes, below: Axes, mean: NDArray[np.float64], observed: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> None:
-    """Draw observed fractions by mean probability, with a 95 % interval, and below them the rows of all ten bins.
-
-    Source: Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    n = counts[counts > 0]
-    centre, half = (observed + Z**2 / (2 * n)) / (1 + Z**2 / n), Z / (1 + Z**2 / n)
-    half = half * np.sqrt(observed * (1 - observed) / n + Z**2 / (4 * n**2))
+    """Draw observed fractions by mean probability, with a 95 % interval, and below them the rows of all ten bins."""
+    low, high = interval_of_fraction(observed, counts[counts > 0])
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-    axes.vlines(mean, centre - half, centre + half, color=BLUE, linewidth=1.2)
+    axes.vlines(mean, low, high, color=BLUE, linewidth=1.2)
     axes.plot(mean, observed, "o-", color=BLUE, linewidth=1, markersize=6)
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
     axes.yaxis.set_major_formatter(PercentFormatter(1))

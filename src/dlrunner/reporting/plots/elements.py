@@ -19,6 +19,8 @@ from dlrunner.reporting.plots.training import BLUE, BLUES, GREY, INK, shorten
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
+Z = 1.96
+"""Of a 95 % interval."""
 LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
 """Of what is said in passing."""
 MOST_VECTORS = 500
@@ -34,6 +36,24 @@ def placeholder(axes: Axes, text: str) -> None:
     """Write, in place of a plot, why there is nothing to draw."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def interval_of_fraction(fractions: Floats, counts: Integers | int) -> tuple[Floats, Floats]:
+    """Return the ends of the 95 % intervals of observed fractions, which have a width at 0 and 1 too.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+
+    >>> low, high = interval_of_fraction(np.array([0.0, 0.5]), 20)
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([0.0, 0.299], [0.161, 0.701])
+
+    Args:
+        fractions: observed.
+        counts: of rows, above 0.
+    """
+    centre = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
+    half = Z / (1 + Z**2 / counts) * np.sqrt(fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2))
+    return (centre - half).clip(0, 1), (centre + half).clip(0, 1)
 
 
 def density(

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import LIGHT, Floats, density, heading, placeholder
+from dlrunner.reporting.plots.elements import LIGHT, Floats, density, heading, interval_of_fraction, placeholder
 from dlrunner.reporting.plots.number_format import (
     TICK_STEPS,
     amount_tick,
@@ -36,8 +36,6 @@ MOST_DOTS = 150
 """Rows whose intervals are drawn."""
 MOST_QUANTILES = 500
 """Points of a quantile-quantile plot."""
-Z = 1.96
-"""Of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +166,7 @@ def intervals(truth: Floats, quantiles: Floats, levels: Sequence[float], folder:
         heading(figure, f"{shorten(name, 30)}: quantiles of {len(y):,} validation rows{covered}")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.7))
         left.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-        half = Z * np.sqrt(below * (1 - below) / max(1, len(y)))
-        left.vlines(levels, below - half, below + half, color=BLUE, linewidth=1.2)
+        left.vlines(levels, *interval_of_fraction(below, max(1, len(y))), color=BLUE, linewidth=1.2)
         left.plot(levels, below, "o", color=BLUE)
         for level, fraction in zip(levels, below, strict=True):
             left.annotate(f"{fraction:.1%}", (level, fraction), (7, -9), textcoords="offset points", **LIGHT)
