@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from dlrunner.data.core.splitting import TRAIN, VALID
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots import collab, elements, images, segmentation, training_time
@@ -137,20 +137,20 @@ def test_cross_table_shows_as_many_users_and_items_as_there_are(tmp_path: Path) 
     assert height(many) > few
 
 
-def test_cross_table_shows_the_most_rated_and_marks_validation_ratings() -> None:
+def test_cross_table_shows_the_most_rated_and_marks_ratings_that_were_not_trained_on() -> None:
     table = RatingsTable(
-        users=np.array([0, 1, 1, 1, 0, 2]),
-        items=np.array([0, 1, 2, 0, 1, 1]),
-        ratings=np.array([1, 3, 4, 5, 2, 0.5], np.float32),
+        users=np.array([0, 1, 1, 1, 0, 2, 2]),
+        items=np.array([0, 1, 2, 0, 1, 1, 0]),
+        ratings=np.array([1, 3, 4, 5, 2, 0.5, 4.5], np.float32),
         times=None,
-        split=np.array([TRAIN, TRAIN, TRAIN, TRAIN, VALID, VALID], np.int8),
+        split=np.array([TRAIN, TRAIN, TRAIN, TRAIN, VALID, VALID, TEST], np.int8),
         user_ids=[10, 11, 12],
         item_ids=[20, 21, 22],
         titles=["a", "b", "c"],
     )
-    rated, is_valid = collab._block(table, np.array([1, 2]), np.array([1, 0]))
-    np.testing.assert_array_equal(rated, [[3, 5], [0.5, np.nan]])
-    assert is_valid.tolist() == [[False, False], [True, False]]
+    rated, is_unseen = collab._block(table, np.array([1, 2]), np.array([1, 0]))
+    np.testing.assert_array_equal(rated, [[3, 5], [0.5, 4.5]])
+    assert is_unseen.tolist() == [[False, False], [True, True]]
     assert collab._most(np.array([2, 5, 5, 1]), 3).tolist() == [1, 2, 0]
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from dlrunner.data.core.splitting import VALID
+from dlrunner.data.core.splitting import TRAIN
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots.elements import density
@@ -111,13 +111,13 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path) -> Plot:
     """Draw cross_table.svg: the users with most ratings by the items with most, rated and predicted.
 
     Args:
-        table: all ratings, training and validation.
+        table: all ratings; those of other rows than the training rows are outlined.
         predict: the model's ratings of pairs of codes (users, items).
         folder: of the PNG.
     """
     users = _most(occurrences(table.users, len(table.user_ids)), MOST_IN_TABLE)
     items = _most(occurrences(table.items, len(table.item_ids)), MOST_IN_TABLE)
-    rated, is_valid = _block(table, users, items)
+    rated, is_unseen = _block(table, users, items)
     predicted = predict(np.repeat(users, len(items)), np.tile(items, len(users))).reshape(rated.shape)
     with styled():
         figure = Figure(figsize=(max(9, 2.6 + 0.62 * len(items)), 2.6 + 0.42 * len(users)), layout="constrained")
@@ -134,7 +134,7 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path) -> Plot:
                 continue
             axes.text(column, row - 0.14, f"{rating:g}", ha="center", va="center", weight="bold")
             axes.text(column, row + 0.28, shown, ha="center", va="center", fontsize=7.5)
-            if is_valid[row, column]:
+            if is_unseen[row, column]:
                 frame = Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, fill=False, edgecolor=RED, linewidth=2)
                 axes.add_patch(frame)
         for text in axes.texts:
@@ -152,7 +152,7 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path) -> Plot:
         axes.spines[:].set_visible(False)
         axes.set_title("The users with most ratings and the most rated items", pad=24)
         axes.annotate(
-            "bold: rating; beneath it: prediction; outlined: validation; grey italics: not rated, prediction alone",
+            "bold: rating; beneath it: prediction; outlined: not trained on; grey italics: not rated, prediction alone",
             (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY,
         )  # fmt: skip
         return Plot(
@@ -316,19 +316,19 @@ def _most(counts: NDArray[np.integer[Any]], number: int) -> NDArray[np.int64]:
 def _block(
     table: RatingsTable, users: NDArray[np.int64], items: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the ratings of some users and items (NaN if unrated), and a mask of the validation ratings."""
+    """Return the ratings of some users and items (NaN if unrated), and a mask of those not trained on."""
     row_of = np.full(len(table.user_ids), -1)
     row_of[users] = np.arange(len(users))
     column_of = np.full(len(table.item_ids), -1)
     column_of[items] = np.arange(len(items))
     rated = np.full((len(users), len(items)), np.nan)
-    is_valid = np.zeros(rated.shape, dtype=bool)
+    is_unseen = np.zeros(rated.shape, dtype=bool)
     for block in blocks_of(len(table.users)):
         rows, columns = row_of[table.users[block]], column_of[table.items[block]]
         inside = (rows >= 0) & (columns >= 0)
         rated[rows[inside], columns[inside]] = table.ratings[block][inside]
-        is_valid[rows[inside], columns[inside]] = table.split[block][inside] == VALID
-    return rated, is_valid
+        is_unseen[rows[inside], columns[inside]] = table.split[block][inside] != TRAIN
+    return rated, is_unseen
 
 
 def _limits(x: NDArray[np.float64], y: NDArray[np.float64], margin: float) -> tuple[float, float]:
