@@ -123,6 +123,51 @@ def test_warnings_of_a_library_are_in_the_log_and_not_on_the_terminal(
     assert "lbfgs failed to converge" in (here / "runs" / "latest" / "run.log").read_text()
 
 
+def _classes(here: Path, labels: Any) -> None:
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"x": rng.normal(size=len(labels)), "c": labels}).to_csv(here / "c.csv", index=False)
+
+
+CLASSES = ("task=tabular", "data.path=c.csv", "data.target=c", "data.split=last_rows", "epochs=1", "batch_size=4096")
+
+
+def test_a_class_of_a_single_row_takes_no_baseline_away(dlrun: Dlrun, here: Path) -> None:
+    labels = np.array(["no", "yes"])[np.arange(10_400) % 2]
+    labels[5] = "perhaps"
+    _classes(here, labels)
+    status, out, err = dlrun(*CLASSES, "data.valid=200", *QUICK)
+    assert status == 0, err
+    assert list(summary_of(here)["baselines"]) == ["class frequencies", "logistic regression", "gradient boosting"]
+    assert "could not" not in out + err
+
+
+def test_rows_of_one_class_have_their_frequency_and_a_note(dlrun: Dlrun, here: Path) -> None:
+    _classes(here, ["no"] * 100 + ["yes"] * 30)
+    status, out, err = dlrun(*CLASSES, "data.valid=30", *QUICK)
+    assert status == 0, err
+    assert list(summary_of(here)["baselines"]) == ["class frequencies"]
+    assert "note: no training example has the class yes" in out
+
+
+def test_boosting_is_left_out_of_many_classes_with_a_note(dlrun: Dlrun, here: Path) -> None:
+    _classes(here, [f"c{number % 51:02}" for number in range(500)])
+    status, out, err = dlrun(*CLASSES, "data.valid=100", *QUICK)
+    assert status == 0, err
+    assert list(summary_of(here)["baselines"]) == ["class frequencies", "logistic regression"]
+    assert "the baseline gradient boosting is left out: 51 classes" in out
+
+
+def test_one_baseline_that_fails_leaves_the_others(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise ValueError("no such solver")
+
+    monkeypatch.setattr("dlrunner.tasks.tabular.baselines.TableBaselines._linear", fails)
+    status, _, err = dlrun(*RUN, "data.target=price", "data.valid=0.32", *QUICK)
+    assert status == 0, err
+    assert list(summary_of(here)["baselines"]) == ["mean", "gradient boosting"]
+    assert "note: the baseline ridge regression could not be computed: no such solver" in err
+
+
 def test_they_can_be_left_out(dlrun: Dlrun, here: Path) -> None:
     assert dlrun(*RUN, "data.target=price", "task.baseline=false", *QUICK)[0] == 0
     assert "baselines" not in summary_of(here)

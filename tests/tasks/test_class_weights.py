@@ -14,7 +14,7 @@ import torch
 from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.errors import ConfigError
-from dlrunner.tasks.classification import weighted_loss, weights_of
+from dlrunner.tasks.classification import absent_classes, weighted_loss, weights_of
 from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun
 from tests.small_runs import PICTURE_NET, PICTURES, SORTING
@@ -117,3 +117,13 @@ def test_images_and_texts_are_weighted_by_class(words: tuple[str, ...], dlrun: D
         assert status == 0, err
         losses.append(json.loads(Path("runs/latest/metrics.jsonl").read_text().splitlines()[0])["train/loss"])
     assert losses[0] != losses[1]
+
+
+def test_classes_and_labels_without_training_examples_are_named() -> None:
+    many = MultiClass(["y"], [f"c{code}" for code in range(12)])
+    assert absent_classes(Binary(["y"], ["no", "yes"]), np.array([0.0, 1.0])) == []
+    assert absent_classes(Binary(["y"], [False, True]), np.zeros(3)) == [
+        "no training example has the class True: it cannot be learned"
+    ]
+    assert "c1, c2, c3, c4, c5, c6, c7, c8 and 3 more" in absent_classes(many, np.zeros(2, dtype=int))[0]
+    assert "the label b:" in absent_classes(MultiLabel(["y"], ["a", "b"]), np.array([[1, 0], [1, 0]]))[0]

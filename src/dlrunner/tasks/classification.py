@@ -27,6 +27,9 @@ from dlrunner.task import ResultTable, Task
 ClassWeights = Literal["balanced"] | dict[str | int | float | bool, Positive]
 """`balanced`: all classes weigh the same; or a weight by class."""
 
+MOST_NAMED = 8
+"""Classes without training examples that a note names."""
+
 
 class Classification(Task):
     """Cross entropy, and the default metrics of the target or those in `task.metrics`."""
@@ -83,6 +86,23 @@ class Classification(Task):
                 raise ConfigError(
                     f"task.metrics: {name} is not a metric for {target.kind} {what}; {did_you_mean(name, known)}"
                 )
+
+
+def absent_classes(target: Target, train: NDArray[Any]) -> list[str]:
+    """Return a note that names the classes, or labels, that no training example has; empty if there are none.
+
+    Args:
+        target: of classes or labels.
+        train: class codes, or 0/1 by label, of the training examples.
+    """
+    if not target.classes:
+        return []
+    codes = np.asarray(train).astype(np.int64)
+    counts = np.bincount(codes, minlength=len(target.classes)) if target.has_one_class else codes.sum(axis=0)
+    names = [str(target.classes[code]) for code in np.flatnonzero(counts == 0)]
+    what = "class" if target.has_one_class else "label"
+    some = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+    return [f"no training example has the {what} {some}: it cannot be learned"] if names else []
 
 
 def weights_of(setting: ClassWeights, target: Target, train: NDArray[Any]) -> Tensor:

@@ -41,7 +41,7 @@ from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype, without_autocast
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
+from dlrunner.tasks.classification import Classification, ClassWeights, absent_classes, class_plots
 from dlrunner.tasks.image.defaults import recommended_for
 from dlrunner.tasks.image.features import FeaturePass, Features, by_image
 from dlrunner.tasks.image.predictor import TOP, ImagePredictor, heat_map, top_classes
@@ -336,9 +336,10 @@ class ImageClassification(Classification):
     def notes(self) -> Sequence[str]:
         """Notes on reading the images, and on sizes above that of the decoded ones."""
         size = max(self.settings_in(phase)["size"] for phase in self.phases)
+        notes = [*self.table.notes, *absent_classes(self.target, self.train_values())]
         if size > self.table.size:
-            return [*self.table.notes, f"images of {self.table.size} pixels (data.size) are upsampled to {size}"]
-        return self.table.notes
+            notes.append(f"images of {self.table.size} pixels (data.size) are upsampled to {size}")
+        return notes
 
     def split_statistics(self) -> SplitStatistics:
         """Digests of the pixels; nothing is fitted before training."""

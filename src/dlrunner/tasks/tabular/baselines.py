@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,13 +23,20 @@ from dlrunner.data.tabular.table import TabularTable
 from dlrunner.task import Split
 
 MOST_ROWS = 100_000
-"""Of a random sample of more training rows the baselines are fitted: boosting then takes seconds."""
+"""To a random sample of more training rows the baselines are fitted."""
+MOST_ROW_CLASSES = 2_000_000
+"""Of more than 20 classes the sample is smaller: rows times classes determine the time."""
+MOST_BOOSTED_CLASSES = 50
+"""Boosting fits a tree for each class in each of 100 iterations."""
 MOST_CATEGORIES = 255
 """Scikit-learn's boosting takes columns of at most as many as categories, others as numbers."""
 LITTLE_DECAY = 1e-3
 """L2 penalty of the regressions with a log link: one-hot categories alone have no unique solution."""
 WEEK = 7
+BOOSTING = "gradient boosting"
 _LINEAR = {0.0: "ridge regression", 1.0: "Poisson regression"}
+
+log = logging.getLogger("dlrunner")
 
 Inputs = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Codes of the categorical columns and standardised numbers, [rows, columns] each."""
@@ -54,12 +63,26 @@ class TableBaselines:
     class_weights: Tensor | None = None
 
     def all(self) -> dict[str, dict[str, float]]:
-        """Return the metrics of each baseline and the seconds that it takes, by name."""
-        found = {self._constant_name: self._timed(self._constant)}
+        """Return the metrics of each baseline and the seconds that it takes, by name.
+
+        One that scikit-learn cannot fit is reported and left out. Where all rows have one class, the class frequencies
+        are all there is to fit.
+        """
+        fits = {self._constant_name: self._constant}
         if self._regression.quantiles:
-            return found | {"gradient boosting": self._timed(self._boosted_quantiles)}
-        if self.target.kind != "multilabel":
-            found |= {self._linear_name: self._timed(self._linear), "gradient boosting": self._timed(self._boosting)}
+            fits[BOOSTING] = self._boosted_quantiles
+        elif self.target.kind == "regression" or (self.target.has_one_class and len(self._sampled_classes[0]) > 1):
+            fits[self._linear_name] = self._linear
+            if len(self.target.classes) <= MOST_BOOSTED_CLASSES:
+                fits[BOOSTING] = self._boosting
+        found = {}
+        for name, fit in fits.items():
+            try:
+                found[name] = self._timed(fit)
+            except ValueError as failed:
+                message = f"note: the baseline {name} could not be computed: {failed}"
+                print(message, file=sys.stderr, flush=True)
+                log.warning(message, exc_info=True)
         return found
 
     @property
@@ -94,8 +117,9 @@ class TableBaselines:
             counts = torch.bincount(train, minlength=self.target.num_outputs).float()
             row = (counts / counts.sum()).clamp(min=1e-9).log()
         elif self.target.kind == "regression":
-            levels = torch.tensor(self._regression.quantiles or [0.5])
-            row = torch.quantile(train, levels) if self._regression.quantiles else self._of_encoded(train.mean())
+            row = self._of_encoded(train.mean())
+            if levels := self._regression.quantiles:  # torch.quantile is for at most 2 ** 24 rows
+                row = torch.from_numpy(np.quantile(train.numpy(), levels)).float()
         else:
             row = torch.logit(train.mean(dim=0), eps=1e-6)
         return lambda split: row.expand(len(self.targets[split]), *row.shape)
@@ -126,7 +150,9 @@ class TableBaselines:
         if self.target.kind == "regression":
             loss = "poisson" if self._regression.power else "squared_error"
             return self._boosted(HistGradientBoostingRegressor, {"loss": loss})
-        return self._boosted(HistGradientBoostingClassifier, {})
+        # To stop early a tenth of each class is held out: of one row nothing is left.
+        is_rare = self._sampled_classes[1].min() < 2
+        return self._boosted(HistGradientBoostingClassifier, {"early_stopping": False if is_rare else "auto"})
 
     def _boosted_quantiles(self) -> Callable[[Split], Tensor]:
         from sklearn.ensemble import HistGradientBoostingRegressor
@@ -156,8 +182,13 @@ class TableBaselines:
         return torch.cat([outputs(slice(start, start + MOST_ROWS)) for start in starts])
 
     def _sample(self) -> NDArray[np.int64]:
-        count = len(self.targets["train"])
-        return np.sort(np.random.RandomState(0).permutation(count)[:MOST_ROWS])
+        most = min(MOST_ROWS, MOST_ROW_CLASSES // max(1, len(self.target.classes)))
+        return np.sort(np.random.RandomState(0).permutation(len(self.targets["train"]))[:most])
+
+    @property
+    def _sampled_classes(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The classes of the sampled rows, and how many rows each has."""
+        return np.unique(self._train_targets(self._sample()), return_counts=True)
 
     def _train_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self.targets["train"].cpu().numpy()[rows])

@@ -37,7 +37,7 @@ from dlrunner.ranges import Count, Fraction, Positive
 from dlrunner.schedules import Phase
 from dlrunner.system.transfer import to_device
 from dlrunner.task import Loader, ResultTable, Split, Task
-from dlrunner.tasks.classification import ClassWeights, class_table, weighted_loss, weights_of
+from dlrunner.tasks.classification import ClassWeights, absent_classes, class_table, weighted_loss, weights_of
 from dlrunner.tasks.tabular.audit import table_statistics
 from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_settings, learned_target
 from dlrunner.tasks.tabular.defaults import recommended_for
@@ -222,7 +222,23 @@ class Tabular(Task):
         low, *_, high = self.quantiles if self.quantiles and len(self.quantiles) > 1 else (0, 0)
         between = f"{high - low:.0%} of the rows should be between the quantiles {low:g} and {high:g} (valid/coverage)"
         quantiles = [between] if high else []
-        return [*table.notes, *indicators, *quantiles, *(f"validation: {note}" for note in unseen)]
+        absent = absent_classes(table.target, table.values[table.train])
+        return [
+            *table.notes,
+            *indicators,
+            *quantiles,
+            *absent,
+            *self._left_out(),
+            *(f"validation: {n}" for n in unseen),
+        ]
+
+    def _left_out(self) -> Sequence[str]:
+        from dlrunner.tasks.tabular.baselines import BOOSTING, MOST_BOOSTED_CLASSES
+
+        classes = len(self.table.target.classes)
+        if not self.baseline or not self.table.target.has_one_class or classes <= MOST_BOOSTED_CLASSES:
+            return []
+        return [f"the baseline {BOOSTING} is left out: {classes} classes are more than {MOST_BOOSTED_CLASSES}"]
 
     def data_columns(self) -> Sequence[Mapping[str, Any]]:
         """The columns of the file."""

@@ -30,7 +30,7 @@ from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
 from dlrunner.tasks.class_baselines import frequencies
-from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
+from dlrunner.tasks.classification import Classification, ClassWeights, absent_classes, class_plots
 from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.defaults import recommended_for
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
@@ -153,7 +153,7 @@ class TextClassification(Classification):
 
     def notes(self) -> Sequence[str]:
         """Notes on reading the texts, and on imbalanced classes."""
-        notes = list(self.table.notes)
+        notes = [*self.table.notes, *absent_classes(self.target, self.train_values())]
         if self.table.encoder is None:
             notes.append("no encoder: model=text_classifier model.encoder=RUN starts from a language model's weights")
         if self.target.has_one_class:
