@@ -61,6 +61,14 @@ def test_the_report_has_them_with_their_times_last(dlrun: Dlrun, here: Path) -> 
         assert f">{seconds:.2f}<" in table
 
 
+def test_the_correction_of_the_run_is_not_applied_to_them(dlrun: Dlrun, here: Path) -> None:
+    errors = []
+    for correction in (1, 0.5):
+        assert dlrun(*RUN, "data.target=price", f"task.correction={correction}", *QUICK)[0] == 0
+        errors.append({name: found["valid/rmse"] for name, found in summary_of(here)["baselines"].items()})
+    assert errors[0] == errors[1]
+
+
 def test_trees_have_the_error_that_scikit_learn_has(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
     words = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.continuous=[area,rooms]", "epochs=1")
     assert dlrun(*words, "data.split=last_rows", "data.valid=60", *QUICK)[0] == 0

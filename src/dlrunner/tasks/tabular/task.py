@@ -270,10 +270,10 @@ class Tabular(Task):
         return found
 
     def _score(self, outputs: Tensor, split: Split) -> Mapping[str, float]:
-        """Return the metrics of outputs for the rows of a split, by name."""
+        """Return the metrics of a baseline's outputs, which need no correction, for the rows of a split, by name."""
         targets = self.tensors(split)[1].cpu()
         found = {}
-        for name, metric in self.metrics().items():
+        for name, metric in self.target.metrics(self.metric_names).items():
             metric.update(outputs, targets)
             found[name] = metric.compute()
         return found
