@@ -74,7 +74,15 @@ def test_an_id_is_found_in_every_type_that_python_gives_it(kind: Any, predictor:
         expected(predictor, [("7", "1.1"), ("10", "5"), ("12", "1.10")]), abs=1e-4
     )
     assert set(answer["note"]) == {""}
-    pd.testing.assert_frame_equal(predictor.recommend(values[0]), predictor.recommend("7"))
+    of_training = {name: each for name, each in predictor.state.items() if not name.startswith("held_out")}
+    older = RatingPredictor(of_training, predictor.ensemble.trained)  # it would recommend validation rows
+    pd.testing.assert_frame_equal(older.recommend(values[0]), older.recommend("7"))
+
+
+def test_what_a_user_rated_is_not_recommended_even_if_it_validates(predictor: RatingPredictor) -> None:
+    held_out = predictor.state["held_out_users"]
+    assert len(held_out) == 10, "a fifth of 50 ratings"
+    assert all(predictor.recommend(user).empty for user in USERS), "all have rated everything"
 
 
 def test_other_spellings_are_unknown_ids(predictor: RatingPredictor) -> None:

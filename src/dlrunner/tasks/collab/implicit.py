@@ -215,7 +215,7 @@ class Implicit(RatingsTask):
         ]
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Ids, titles, training pairs and attributes: recommendations need no data set."""
+        """Ids, titles, training and held-out pairs, attributes: recommendations need no data set."""
         table, dims = self.table, self.dims
         return {
             "user_ids": table.user_ids,
@@ -227,4 +227,5 @@ class Implicit(RatingsTask):
             "item_attributes": dims.item_attributes,
             "rated_users": dims.users,
             "rated_items": dims.items,
+            **self.held_out_pairs(),
         }

@@ -17,7 +17,8 @@ from dlrunner.models.ranking import ChoiceDims, Ranking
 from dlrunner.prediction_table import with_notes
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.row_blocks import in_blocks
-from dlrunner.tasks.collab.predictor import PAIRS, RatingEnsemble, RatingPredictor
+from dlrunner.tasks.collab.ensemble_predictor import PAIRS, RatingEnsemble
+from dlrunner.tasks.collab.predictor import RatingPredictor
 
 
 class RankingEnsemble(RatingEnsemble):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
@@ -83,6 +84,12 @@ class RatingsTask(Task):
             time_split="time",
             validation=validation,
         )
+
+    def held_out_pairs(self) -> dict[str, Tensor]:
+        """Return users and items of all rows but those of training: they are not recommended either."""
+        held_out = slice(self.table.part(TRAIN).stop, None)
+        users, items = (torch.from_numpy(codes[held_out]) for codes in (self.table.users, self.table.items))
+        return {"held_out_users": users, "held_out_items": items}
 
     def _pairs(self, rows: slice) -> Digests:
         """Return a number for each pair of user and item."""

@@ -28,7 +28,8 @@ from dlrunner.row_blocks import blocks_of, occurrences
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.collab.defaults import less_decay, recommended_for
-from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
+from dlrunner.tasks.collab.ensemble_predictor import RatingEnsemble
+from dlrunner.tasks.collab.predictor import RatingPredictor
 from dlrunner.tasks.collab.ratings_task import RatingsTask
 
 
@@ -215,7 +216,7 @@ class Collab(RatingsTask):
         return drawn
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Ids, titles, training ratings and how they were read: recommendations need no data set."""
+        """Ids, titles, training ratings, held-out pairs and how all were read: recommendations need no data set."""
         table, dims = self.table, self.dims
         return {
             "user_ids": table.user_ids,
@@ -233,6 +234,7 @@ class Collab(RatingsTask):
             "rated_users": dims.rated_users,
             "rated_items": dims.rated_items,
             "ratings": self._parts["train"][1],
+            **self.held_out_pairs(),
         }
 
 
