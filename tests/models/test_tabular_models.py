@@ -66,6 +66,8 @@ def test_models_do_without_categories_or_without_numbers_and_with_classes(kind: 
     assert kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3)).eval()(codes, numbers).shape == (16, 3)
     with pytest.raises(ConfigError, match="y_range: is for numeric targets"):
         kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3), y_range="auto")
+    with pytest.raises(ConfigError, match="targets that differ"):
+        kind(TabularDims(DIMS.cardinalities, 4, target_low=0.0, target_high=0.0), y_range="auto")
 
 
 @pytest.mark.parametrize("init", ["kaiming", "xavier", "torch"])

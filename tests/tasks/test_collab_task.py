@@ -244,3 +244,13 @@ def test_validation_rows_never_train(dlrun: Dlrun, here: Path) -> None:
         losses.append([json.loads(line) for line in lines])
     assert [row["train/loss"] for row in losses[0]] == [row["train/loss"] for row in losses[1]]
     assert losses[0][0]["valid/rmse"] != losses[1][0]["valid/rmse"]
+
+
+@pytest.mark.parametrize("setting", ["data.min_rating=5", "data.split_seed=2"])
+def test_training_ratings_that_are_all_equal_are_refused(setting: str, dlrun: Dlrun, here: Path) -> None:
+    rows = zip("aaabbb", "xyzxyz", [5, 5, 5, 5, 1, 5], strict=True)
+    pd.DataFrame(rows, columns=["user", "item", "rating"]).to_csv("r.csv", index=False)
+    status, _, err = dlrun("task=collab", "data.path=r.csv", "epochs=1", setting, *QUICK)
+    assert status == 1
+    assert "training ratings are 5" in err
+    assert ("data.min_rating=5" in err) == ("min_rating" in setting)

@@ -218,6 +218,8 @@ def output_range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float,
         raise ConfigError("model.y_range: is for numeric targets; set it to null")
     if y_range != "auto":
         return y_range[0], y_range[1]
+    if dims.target_low == dims.target_high <= 0:
+        raise ConfigError("model.y_range: auto needs training targets that differ; set it to null")
     if dims.target_low >= 0:
         return 0.0, 1.2 * dims.target_high
     margin = 0.2 * (dims.target_high - dims.target_low)

@@ -19,6 +19,7 @@ from dlrunner.data.core.splitting import PART_CODES, TRAIN, VALID, Splitting, sp
 from dlrunner.data.core.variation import standard_deviation
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
+from dlrunner.errors import DataError
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingDims, RatingModel
@@ -79,10 +80,21 @@ class Collab(RatingsTask):
 
     @cached_property
     def dims(self) -> RatingDims:
-        """Sizes, the range of the training ratings, their pairs, and what else is known of users and items."""
+        """Sizes, the range of the training ratings, their pairs, and what else is known of users and items.
+
+        Raises:
+            DataError: all training ratings are equal.
+        """
         table = self.table
         (users, items, *_), targets = self._parts["train"]
         ratings = targets.numpy()
+        if ratings.min() == ratings.max():
+            lowest = self.data.min_rating
+            why = "" if lowest is None else f" (data.min_rating={lowest:g} leaves out lower ones)"
+            raise DataError(
+                f"all {len(ratings):,} training ratings are {ratings[0]:g}{why}: there is nothing to learn; "
+                "task=implicit learns from which items a user has rated"
+            )
         return RatingDims(
             num_users=len(table.user_ids),
             num_items=len(table.item_ids),
