@@ -188,6 +188,16 @@ def test_of_a_pair_rated_several_times_the_latest_counts(here: Path) -> None:
     assert any("the last rating counts" in note for note in read().notes)
 
 
+def test_a_pair_is_left_out_if_its_latest_rating_is_low_but_a_choice_stays_one(here: Path) -> None:
+    rows = [(*each, 50) for each in GOOD if each[:2] != ("u1", "i1")]
+    write([*rows, ("u1", "i1", 5, 100), ("u1", "i1", -1, 200)], "user,item,rating,timestamp")
+    for implicit, expected in ((False, False), (True, True)):
+        table = read(min_rating=0, implicit=implicit, rating="rating")
+        pair = (table.users == table.user_ids.index("u1")) & (table.items == table.item_ids.index("i1"))
+        assert pair.any() == expected
+    assert "1 of 20 rows are left out: they lie below data.min_rating" in read(min_rating=0).notes
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

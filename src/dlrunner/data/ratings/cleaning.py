@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -80,6 +82,22 @@ def latest_rows(frame: pd.DataFrame, *, are_choices: bool = False) -> tuple[NDAr
     count = "each pair counts once" if are_choices else f"the {which} rating counts"
     note = f"{(~kept).sum():,} row(s) repeat a user and an item: {count}"
     return kept, [] if kept.all() else [note]
+
+
+def rated_from(ratings: NDArray[Any], lowest: float, place: RowLocations) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which ratings are at least the lowest one, in their own precision, and a note.
+
+    >>> from pathlib import Path
+    >>> rated_from(np.array([4.1, 4], np.float32), 4.1, RowLocations(Path("r.csv")))[0].tolist()
+    [True, False]
+
+    Raises:
+        DataError: none is.
+    """
+    enough = ratings >= ratings.dtype.type(lowest)
+    if not enough.any():
+        raise DataError(f"{place}: no rating is at least {lowest:g} (data.min_rating)")
+    return enough, [f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating"]
 
 
 def _repeated(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
-from dlrunner.data.ratings.cleaning import checked_rows, in_32_bits, latest_rows, rows_of
+from dlrunner.data.ratings.cleaning import checked_rows, in_32_bits, latest_rows, rated_from, rows_of
 from dlrunner.data.ratings.codes import coded, plain, renumbered
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
@@ -112,7 +112,7 @@ class RatingsData(Data):
         items, users: tables of their attributes, one row each; any columns.
         user, item, rating, timestamp: names of the columns; the usual names are detected.
         implicit: a row says that a user chose an item: a column of ratings is read only where `rating` names it.
-        min_rating: rows with a lower rating are left out.
+        min_rating: pairs whose rating, the latest one, is lower are left out; with `implicit` rows with a lower one.
         source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
         release: which MovieLens.
@@ -254,6 +254,9 @@ class RatingsData(Data):
         frame["item"], item_ids = coded(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
         given = given if latest.all() else given.only(latest)
+        if not self.implicit:
+            given, low = self._high_enough(given)
+            repeated += low
         if given.valid is None:
             frame, split, of_test = self._split(given.frame, given.rows)
         else:
@@ -331,13 +334,17 @@ class RatingsData(Data):
         )
         valid = None if given.valid is None else given.valid[kept]
         found, notes = replace(given, frame=frame, rows=given.rows.only(kept), valid=valid), list(given.notes)
-        if self.min_rating is not None:
-            enough = (frame["rating"] >= self.min_rating).to_numpy()
-            if not enough.any():
-                raise DataError(f"{given.rows}: no rating is at least {self.min_rating:g} (data.min_rating)")
-            notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
-            found = found.only(enough)
+        if self.implicit:  # a choice is one, whatever came after it
+            found, low = self._high_enough(found)
+            notes += low
         return replace(found, frame=in_32_bits(found.frame)), [*notes, *skipped]
+
+    def _high_enough(self, given: _Given) -> tuple[_Given, list[str]]:
+        """Return the rows with a rating from `min_rating` on, and notes."""
+        if self.min_rating is None:
+            return given, []
+        enough, notes = rated_from(given.frame["rating"].to_numpy(), self.min_rating, given.rows)
+        return given.only(enough), notes
 
     def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
         file = self.items if role == "item" else self.users
