@@ -179,6 +179,13 @@ def test_new_ratings_need_a_column_of_ratings(trained: Path, dlrun: Dlrun, here:
     assert "no column for the rating (stars, rating" in err
 
 
+def test_an_item_without_training_ratings_is_similar_to_none(predictor: RatingPredictor) -> None:
+    rated = predictor.state["rated_items"] != ITEMS.index("5")
+    pairs = {name: predictor.state[name][rated] for name in ("rated_users", "rated_items", "ratings")}
+    without = RatingPredictor({**predictor.state, **pairs}, predictor.ensemble.trained)
+    assert set(without.similar("1.1")["item"]) == set(ITEMS) - {"1.1", "5"}
+
+
 def test_similar_items_are_found_by_an_id_as_written(predictor: RatingPredictor) -> None:
     one, ten = predictor.similar("1.1"), predictor.similar("1.10")
     assert "most similar to 1.1 " in one.attrs["note"]

@@ -221,7 +221,7 @@ class RatingPredictor(Predictor):
         cosine = self.ensemble.cosines(code)
         counts = np.bincount(self.state["rated_items"].numpy(), minlength=len(cosine))
         minimum = 20 if int((counts >= 20).sum()) > top else 1
-        cosine[counts < minimum] = -1  # factors of rarely rated items are mostly noise
+        cosine[counts < minimum] = -np.inf  # factors of rarely rated items are mostly noise
         best = self._best(cosine, np.array([code]), top)
         best.attrs["note"] = (
             f"most similar to {self.state['titles'][code]} (items with at least {minimum} training ratings)"

@@ -93,6 +93,10 @@ class Coverage:
     >>> metric.update(torch.tensor([[0.9, 0.8], [0.9, 0.8]]), torch.tensor([[0, 1], [1, 0]]))
     >>> metric.compute()
     0.5
+    >>> metric = Coverage(2)
+    >>> metric.update(torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[-1, 1, -1]]))
+    >>> round(metric.compute(), 4)
+    0.3333
     """
 
     higher_is_better = True
@@ -104,10 +108,13 @@ class Coverage:
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Mark the items that are shown."""
         scores = without_seen(outputs, targets)
-        first = scores.topk(min(self.k, scores.shape[1]), dim=1).indices
-        shown = torch.zeros_like(scores[0]) if self._shown is None else self._shown
-        self._shown = shown.index_fill(0, first.flatten(), 1.0)
+        first = scores.topk(min(self.k, scores.shape[1]), dim=1)
+        num_items = scores.shape[1]
+        # A user who has seen almost all items is shown fewer than k: the others are marked at the end, as none.
+        items = first.indices.where(first.values.isfinite(), num_items)
+        shown = scores.new_zeros(num_items + 1) if self._shown is None else self._shown
+        self._shown = shown.index_fill(0, items.flatten(), 1.0)
 
     def compute(self) -> float:
         """Return the fraction."""
-        return float("nan") if self._shown is None else float(self._shown.double().mean())
+        return float("nan") if self._shown is None else float(self._shown[:-1].double().mean())
