@@ -95,6 +95,13 @@ def test_days_since_and_until_holidays_run_to_the_edges_of_what_is_known() -> No
     assert table["StateHoliday_fw"].tolist() == [2, 2, 2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "Int64"])
+def test_a_missing_flag_is_not_set(dtype: Any) -> None:
+    rows = rows_of(pd.date_range("2014-12-24", "2014-12-28"))
+    rows["StateHoliday"] = pd.Series([0, None, 0, 1, 0], dtype=dtype)
+    assert built(rows)["StateHoliday"].tolist() == [0, 0, 0, 1, 0]
+
+
 def test_a_store_that_was_closed_for_months_has_no_events_in_the_gap() -> None:
     days = pd.date_range("2014-12-01", "2015-03-03")
     open_days = days[[0, 1, 2, 3, 4, -3, -2, -1]]

@@ -194,6 +194,21 @@ def test_stores_sales_are_predicted_from_their_history(here: Path, dlrun: Dlrun)
     np.testing.assert_allclose(both["prediction_x"], both["prediction_y"].round(2), rtol=1e-4)
 
 
+def test_a_stores_row_before_all_training_rows_has_a_problem(here: Path, dlrun: Dlrun) -> None:
+    from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
+
+    settings = ("task=rossmann", "data.source=synthetic", "epochs=1", "model=linear", "task.baseline=false")
+    status, out, err = dlrun(*settings, "data.history={by: [Store], past: true}", *QUICK)
+    assert status == 0, out + err
+    rows = pd.read_csv(write_synthetic_rossmann(Path("chain"))[0] / "test.csv").head(3)
+    rows.loc[1, "Date"] = "2012-06-01"
+    rows.to_csv("new.csv", index=False)
+    status, out, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    assert status == 1
+    assert "no training row is before it" in out + err
+    assert pd.read_csv("answer.csv")["Sales"].isna().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("kind", [EmbeddingNet, MLP, Linear])
 @pytest.mark.parametrize("num_outputs", [1, 3])
 def test_outputs_are_added_to_their_base(kind: Any, num_outputs: int) -> None:

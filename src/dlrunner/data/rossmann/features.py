@@ -203,9 +203,12 @@ def day_numbers(dates: pd.Series[Any]) -> NDArray[np.int64]:
 
 
 def is_event(column: pd.Series[Any]) -> NDArray[np.bool_]:
-    """Return whether a flag is set: StateHoliday is a, b or c for holidays and 0 for none, the others are 1 and 0."""
+    """Return whether a flag is set: StateHoliday is a, b or c for holidays and 0 for none, the others are 1 and 0.
+
+    A missing flag is not set.
+    """
     if pd.api.types.is_numeric_dtype(column):
-        return np.asarray(column.to_numpy() != 0)
+        return np.asarray(column.fillna(0).to_numpy() != 0)
     codes, categories = pd.factorize(column)
     return np.asarray(~np.isin(categories.astype(str), ["0", "", "nan"]))[codes] & (codes >= 0)
 

@@ -25,6 +25,8 @@ from dlrunner.data.tabular.lag_columns import add_lags
 from dlrunner.data.tabular.lags import LagSettings
 from dlrunner.data.tabular.trend import clip_parts
 
+NO_HISTORY = "no training row is before it: it has no history"
+
 
 def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Sequence[str], place: Path) -> Table:
     """Return new rows as the training rows were read, with the parts of their dates.
@@ -54,7 +56,7 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
     if "history" in recipe:
         numbers = day_numbers(days)
         early = np.flatnonzero(without_history(numbers, recipe) & ~missing)
-        bad += [BadRow(int(row), recipe["date"], "no training row is before it: it has no history") for row in early]
+        bad += [BadRow(int(row), recipe["date"], NO_HISTORY) for row in early]
         frame = add_history(frame, numbers, recipe)
     frame, more = add_lags(frame, days, read.frame[target].mask(missing) if target else None, recipe)
     return replace(read, frame=frame, bad=bad, notes=(*notes, *more))

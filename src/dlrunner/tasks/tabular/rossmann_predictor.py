@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from dlrunner.data.tables.raw import table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.data.tables.table import Table, read_frame
-from dlrunner.data.tabular.history_columns import add_history
+from dlrunner.data.tabular.history_columns import add_history, without_history
+from dlrunner.data.tabular.new_rows import NO_HISTORY
 from dlrunner.errors import DataError
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import RowField
@@ -57,7 +59,7 @@ class SalesPredictor(TablePredictor):
         known = surroundings_from(self.state["recipe"])
         read, where = _read(table, Path(name)), RowLocations.within_files(table)
         table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
-        used = sorted([*used, *_impossible(table, known, used)], key=lambda bad: bad.row)
+        used = sorted([*used, *_impossible(table, known, self.state["recipe"], used)], key=lambda bad: bad.row)
         is_bad = bad_mask(used, len(table))
         if is_bad.all():
             raise DataError(f"{read.rows.at(used[0].row)}: {used[0].reason}; no other row is left")
@@ -100,7 +102,9 @@ class SalesPredictor(TablePredictor):
         ]
 
 
-def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow]) -> Iterator[BadRow]:
+def _impossible(
+    table: pd.DataFrame, known: Surroundings, recipe: Mapping[str, Any], bad: Sequence[BadRow]
+) -> Iterator[BadRow]:
     """Yield what keeps rows whose values can be read from a prediction."""
     listed = {(each.row, each.column) for each in bad}
     for name in NEEDED:
@@ -117,6 +121,10 @@ def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow])
     far = (days < first - FARTHEST) | (days >= first + num_days + FARTHEST)
     for row in map(int, np.flatnonzero(far & dates.notna().to_numpy())):
         yield BadRow(row, "Date", f"Date is {dates.iloc[row]:%Y-%m-%d}, years away from all days that are known")
+    if "history" in recipe:
+        early = without_history(days, recipe) & ~far & dates.notna().to_numpy()
+        for row in map(int, np.flatnonzero(early)):
+            yield BadRow(row, "Date", NO_HISTORY)
 
 
 def _read(table: pd.DataFrame, place: Path) -> Table:
