@@ -105,6 +105,19 @@ def test_metrics_are_exact_and_in_the_targets_own_unit(flats_csv: Path, dlrun: D
         assert final[f"valid/{name}"] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.parametrize("word", ["task.metrics=[rmspe]", "task.loss=squared_percentage"])
+def test_relative_errors_of_targets_that_32_bits_do_not_hold_are_refused(word: str, here: Path, dlrun: Dlrun) -> None:
+    amounts = np.exp(np.random.default_rng(0).normal(7, 6, 300))
+    pd.DataFrame({"x": np.log(amounts), "amount": amounts}).to_csv("r.csv", index=False)
+    words = ("task=tabular", "data.path=r.csv", "data.target=amount", word, "epochs=1", *NET, *QUICK)
+    status, _, err = dlrun(*words, "data.target_transform=standard")
+    assert status == 1
+    assert "32 bits" in err
+    assert "data.target_transform=log" in err
+    status, _, err = dlrun(*words, "data.target_transform=log")
+    assert status == 0, err
+
+
 def test_a_correction_multiplies_predictions(flats_csv: Path, dlrun: Dlrun) -> None:
     words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "data.target_transform=log", "data.id=nr", *QUICK)
     predictions, answers = [], []

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.splitting import UNUSED
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.table import TabularTable
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.row_blocks import blocks_of
 from dlrunner.tasks.classification import ClassWeights, check_class_weights
 
 DISTRIBUTIONS = ("poisson", "tweedie")
 """Losses with a log link."""
 DEFAULT_POWER = 1.5
+LARGEST_ERROR = 0.01
+"""Of an encoded target, relative to it, for relative errors of predictions."""
 
 
 def learned_target(table: TabularTable, loss: str, quantiles: Sequence[float] | None, tweedie_power: float) -> Target:
@@ -69,6 +75,36 @@ def check_settings(
     if loss == "squared_percentage" and (table.values == 0).any():
         zeros = int((table.values == 0).sum())
         raise DataError(f"task.loss: squared_percentage is undefined for {zeros:,} targets of 0; remove these rows")
+
+
+def check_relative(table: TabularTable, target: Target, loss: str, metrics: Sequence[str] | None) -> None:
+    """Check that float32 holds the targets precisely enough for a relative error, where one is used.
+
+    Standardised, a target that is tiny beside the others may even become 0, which relative errors leave out.
+
+    Args:
+        table: with the targets in 64 bits.
+        target: fitted.
+        loss: of the task.
+        metrics: of the task.
+
+    Raises:
+        DataError: the error of the targets themselves is above 1 %.
+    """
+    metric = next((name for name in metrics or [] if name.startswith("rmspe")), None)
+    what = f"task.metrics: {metric}" if metric else f"task.loss: {loss}"
+    if not isinstance(target, Regression) or (metric is None and loss != "squared_percentage"):
+        return
+    for block in blocks_of(len(table.values)):
+        values = table.values[block][table.split[block] != UNUSED]
+        kept = target.decode_targets(target.encode(values)).numpy()
+        lost = np.abs(kept - values) > LARGEST_ERROR * np.abs(values)
+        if lost.any():
+            raise DataError(
+                f"{what}: {target.names[0]} has targets such as {values[lost][0]:g}, beside others so large that 32 "
+                f"bits do not hold it within {LARGEST_ERROR:.0%}; set data.target_transform=log (log1p with zeros), or "
+                "use another one"
+            )
 
 
 def _check_not_negative(table: TabularTable, what: str) -> None:

@@ -39,7 +39,7 @@ from dlrunner.system.transfer import to_device
 from dlrunner.task import Loader, ResultTable, Split, Task
 from dlrunner.tasks.classification import ClassWeights, absent_classes, class_table, weighted_loss, weights_of
 from dlrunner.tasks.tabular.audit import table_statistics
-from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_settings, learned_target
+from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_relative, check_settings, learned_target
 from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor
 
@@ -120,7 +120,9 @@ class Tabular(Task):
     @cached_property
     def target(self) -> Target:
         """The target, fitted on the training rows."""
-        return self.table.target.fit(self.table.values[self.table.fitted])
+        target = self.table.target.fit(self.table.values[self.table.fitted])
+        check_relative(self.table, target, self.loss_name, self.metric_names)
+        return target
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
