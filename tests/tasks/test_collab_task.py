@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from dlrunner.inference.models import load_models
+from dlrunner.model import forward_pass
 from dlrunner.runs.reader import FinishedRun
+from dlrunner.tasks.collab import ensemble_predictor
 from dlrunner.tasks.collab.predictor import RatingPredictor
 from tests.conftest import QUICK, Dlrun, ratings_table
 
@@ -146,6 +148,26 @@ def test_a_new_user_is_fitted_from_a_few_ratings_without_retraining(trained: Pat
         torch.equal(a, b)
         for a, b in zip(before, (p for m in recommends.ensemble.models for p in m.parameters()), strict=True)
     )
+
+
+def test_new_users_cost_one_pass_over_a_sample_of_the_training_ratings(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, ratings = np.arange(6), np.array([5, 4, 5, 1, 2, 1], dtype=np.float32)
+    exact = recommender(trained).ensemble.fold_in(items, ratings)
+    passes: list[int] = []
+
+    def counted(model: Any, users: Any, items: Any) -> Any:
+        passes.append(len(users))
+        return forward_pass(model, users, items)
+
+    monkeypatch.setattr(ensemble_predictor, "forward_pass", counted)
+    monkeypatch.setattr(ensemble_predictor, "MOST_ERRORS", 5000)
+    ensemble = recommender(trained).ensemble
+    assert len(ensemble.state["ratings"]) > 5000
+    for _ in range(2):
+        np.testing.assert_allclose(ensemble.fold_in(items, ratings), exact, atol=0.02)
+    assert passes == [5000]
 
 
 def test_without_ratings_a_new_user_is_the_average_one(trained: Path) -> None:

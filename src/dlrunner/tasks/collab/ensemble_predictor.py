@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from dlrunner.row_blocks import ROWS, in_blocks
 
 PAIRS = 4 * ROWS
 """Of users and items whose ratings are computed at once."""
+MOST_ERRORS = 100_000
+"""Training ratings whose errors give the noise: the standard deviation is then known to about .3 %."""
 
 
 class RatingEnsemble:
@@ -55,23 +58,40 @@ class RatingEnsemble:
             ratings: of these items by the new user.
         """
         rated, given = torch.from_numpy(items), torch.from_numpy(ratings)
-        known = torch.unique(self.state["rated_users"])
         scores = [
-            self._fold_in_one(model, trained.user_prior(known, rated), rated, given)
-            for trained, model in zip(self.trained, self.models, strict=True)
+            self._fold_in_one(model, trained.user_prior(self._known_users, rated), noise, rated, given)
+            for trained, model, noise in zip(self.trained, self.models, self._noise, strict=True)
         ]
         return np.asarray(torch.stack(scores).mean(dim=0).numpy(), dtype=np.float32)
 
+    @cached_property
+    def _known_users(self) -> Tensor:
+        users: Tensor = torch.unique(self.state["rated_users"])
+        return users
+
+    @cached_property
+    @torch.no_grad()
+    def _noise(self) -> list[Tensor]:
+        """The variance of the errors of the training ratings by each model; of a random sample of many."""
+        users, items, ratings = (self.state[name] for name in ("rated_users", "rated_items", "ratings"))
+        if len(ratings) > MOST_ERRORS:
+            rows = torch.randint(len(ratings), (MOST_ERRORS,), generator=torch.Generator().manual_seed(0))
+            users, items, ratings = users[rows], items[rows], ratings[rows]
+        fitted = (forward_pass(model, users, items).outputs for model in self.models)
+        return [(each - ratings).square().mean().clamp(min=1e-4) for each in fitted]
+
     def _fold_in_one(
-        self, model: RatingModel, prior: Sequence[tuple[Tensor, Tensor]], items: Tensor, ratings: Tensor
+        self,
+        model: RatingModel,
+        prior: Sequence[tuple[Tensor, Tensor]],
+        noise: Tensor,
+        items: Tensor,
+        ratings: Tensor,
     ) -> Tensor:
         """Solve for one model by L-BFGS on the last user rows; the model stays unchanged."""
         tables = model.user_tables()
         weights = [table.weight.detach() for table in tables]
         means, variances = zip(*((mean, variance.clamp(min=1e-8)) for mean, variance in prior), strict=True)
-        with torch.no_grad():
-            fitted = forward_pass(model, self.state["rated_users"], self.state["rated_items"]).outputs
-            noise = (fitted - self.state["ratings"]).square().mean().clamp(min=1e-4)
         rows = [mean.clone().requires_grad_() for mean in means]
         names = {id(parameter): name for name, parameter in model.named_parameters()}
 
@@ -91,7 +111,7 @@ class RatingEnsemble:
             loss = (predict(items) - ratings).square().sum() / (2 * noise)
             for row, mean, variance in zip(rows, means, variances, strict=True):
                 loss = loss + ((row - mean).square() / (2 * variance)).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]
