@@ -43,6 +43,27 @@ def test_recorded_predictions_keep_ids_and_names_of_classes(words: tuple[str, ..
         assert all(len(each) == 3 for each in found["nr"])
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("prediction", ("task=tabular", "data.id=nr", "data.continuous=[area]", "data.categorical=[]", "model=linear")),
+        ("text", ("task=text", "data.text=words", "data.min_freq=1")),
+    ],
+)
+def test_a_target_may_have_the_name_of_another_column(
+    name: str, words: tuple[str, ...], here: Path, dlrun: Dlrun
+) -> None:
+    write_table()
+    pd.read_csv("t.csv", dtype=str, keep_default_na=False).rename(columns={"kind": name}).to_csv("t.csv", index=False)
+    status, out, err = dlrun(*words, "data.path=t.csv", f"data.target={name}", "data.valid=0.3", "epochs=1", *QUICK)
+    assert status == 0, out + err
+    found = dlrunner.load("runs/latest").predictions
+    answers = "prediction_2" if name == "prediction" else "prediction"
+    truth = "text_2" if name == "text" else name
+    assert set(found[truth]) == set(CLASSES)
+    assert set(found[answers]) <= set(CLASSES)
+
+
 def test_recorded_classes_of_images_keep_their_names_at_every_rank(here: Path, dlrun: Dlrun) -> None:
     for code, name in enumerate(CLASSES):
         Path("pics", name).mkdir(parents=True)

@@ -247,6 +247,19 @@ def test_an_ensemble_averages_probabilities(here: Path) -> None:
             torch.testing.assert_close(mean.softmax(1), torch.stack([m.softmax(1) for m in members]).mean(0))
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("task.error_by=[citty]",), "task.error_by: there is no column citty; did you mean city?"),
+        (("task.embeddings=[area]",), "task.embeddings: there is no categorical column area; known: city, rooms"),
+    ],
+)
+def test_columns_to_plot_must_exist(words: tuple[str, ...], expected: str, flats_csv: Path, dlrun: Dlrun) -> None:
+    status, _, err = dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *words, *QUICK)
+    assert status == 2
+    assert expected in err
+
+
 def test_plots_tables_and_report_are_written(flats_csv: Path, dlrun: Dlrun) -> None:
     for target, first in (("price", "predictions.svg"), ("dear", "confusion.svg"), ("[big,roomy]", "labels.svg")):
         words = ("task=tabular", *INPUTS, *SMALL, f"data.target={target}", "data.id=nr", "task.error_by=[city,rooms]")

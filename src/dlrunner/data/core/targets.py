@@ -56,7 +56,8 @@ class Target(ABC):
     def class_columns(self) -> list[str]:
         """Columns of predictions.csv that hold names of classes: texts, as they are written."""
         is_text = self.has_one_class and all(isinstance(each, str) for each in self.classes)
-        return [self.names[0], "prediction", *(["prediction_2"] if self.names[0] == "prediction" else [])] * is_text
+        name = self.names[0]  # if it is "prediction", that of the answers is "prediction_2"
+        return ([name, "prediction_2"] if name == "prediction" else [name, "prediction"]) * is_text
 
     def fit(self, train: NDArray[Any]) -> Target:
         """Return the target with the statistics of the training rows."""

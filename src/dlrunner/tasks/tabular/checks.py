@@ -77,6 +77,29 @@ def check_settings(
         raise DataError(f"task.loss: squared_percentage is undefined for {zeros:,} targets of 0; remove these rows")
 
 
+def check_plotted(
+    table: TabularTable, error_by: Sequence[str] | None, embeddings: Sequence[str] | None, optional: Sequence[str]
+) -> None:
+    """Check that the columns exist by which the error, or whose embeddings, are to be plotted.
+
+    Args:
+        table: with its columns.
+        error_by, embeddings: names in the settings of the task.
+        optional: columns that the data can leave out.
+
+    Raises:
+        ConfigError: the table does not have one.
+    """
+    columns, categorical = list(map(str, table.frame.columns)), table.roles.categorical
+    for setting, names, what, known in (
+        ("error_by", error_by, "column", columns),
+        ("embeddings", embeddings, "categorical column", categorical),
+    ):
+        for name in names or []:
+            if name not in known and name not in optional:
+                raise ConfigError(f"task.{setting}: there is no {what} {name}; {did_you_mean(name, known)}")
+
+
 def check_relative(table: TabularTable, target: Target, loss: str, metrics: Sequence[str] | None) -> None:
     """Check that float32 holds the targets precisely enough for a relative error, where one is used.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 from typing import Any
 
+from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS
 from dlrunner.tasks.tabular.rossmann_predictor import SalesPredictor
 from dlrunner.tasks.tabular.task import Tabular
 
@@ -13,6 +14,7 @@ class Rossmann(Tabular):
     """The tabular task with predictions in Kaggle's format: Id and Sales, 0 for closed days."""
 
     predictor = SalesPredictor
+    optional_columns = (*CATEGORICAL, *CONTINUOUS)
     # experiment=rossmann-sample, 5 seeds: .1218 ± .0024, float32 .1220 ± .0035; published .17248.
     good_in_bf16 = True
 

@@ -39,7 +39,7 @@ from dlrunner.system.transfer import to_device
 from dlrunner.task import Loader, ResultTable, Split, Task
 from dlrunner.tasks.classification import ClassWeights, absent_classes, class_table, weighted_loss, weights_of
 from dlrunner.tasks.tabular.audit import table_statistics
-from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_relative, check_settings, learned_target
+from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_plotted, check_relative, check_settings, learned_target
 from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor
 
@@ -67,6 +67,8 @@ class Tabular(Task):
     """
 
     predictor: ClassVar[type[Predictor] | None] = TablePredictor
+    optional_columns: ClassVar[Sequence[str]] = ()
+    """Columns that the data can leave out."""
     auto_settings = ("batch_size", "epochs", "model.bins", "model.dropouts", "model.num_nets", "optim.weight_decay")
 
     def __init__(
@@ -115,6 +117,7 @@ class Tabular(Task):
             )
         table = replace(table, target=learned)
         check_settings(table, self.loss_name, self.metric_names, self.class_weights, self.correction)
+        check_plotted(table, self.error_by, self.embeddings, self.optional_columns)
         return table
 
     @cached_property
