@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.targets import MultiClass, Target
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.execution.baselines import verdict
 from dlrunner.reporting.terminal.baselines import baseline_lines
-from dlrunner.tasks.tabular.baselines import naive_forecasts
+from dlrunner.tasks.tabular.baselines import MOST_ROWS, TableBaselines, naive_forecasts
 from tests.conftest import QUICK, Dlrun, flats
 
 RUN = ("task=tabular", "data.path=flats.csv", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=1")
@@ -163,6 +166,19 @@ def test_boosting_is_left_out_of_many_classes_with_a_note(dlrun: Dlrun, here: Pa
     assert status == 0, err
     assert list(summary_of(here)["baselines"]) == ["class frequencies", "logistic regression"]
     assert "the baseline gradient boosting is left out: 51 classes" in out
+
+
+def test_many_rows_have_quantiles_and_many_classes_a_smaller_sample() -> None:
+    def baselines(targets: torch.Tensor, target: Target) -> TableBaselines:
+        return TableBaselines({}, {"train": targets}, target, [], lambda outputs, split: {})
+
+    numbers = torch.arange(2**24 + 1) / 2**24  # torch.quantile takes one less
+    found = baselines(numbers, Regression(["y"], quantiles=[0.25, 0.5]))._constant()("train")
+    assert found[0].tolist() == [0.25, 0.5]
+    codes = torch.arange(200_000)
+    for classes, rows in ((2, MOST_ROWS), (20, MOST_ROWS), (400, 5000)):
+        target = MultiClass(["y"], [str(code) for code in range(classes)])
+        assert len(baselines(codes % classes, target)._sample()) == rows
 
 
 def test_one_baseline_that_fails_leaves_the_others(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
