@@ -103,7 +103,7 @@ def check_plotted(
 def check_relative(table: TabularTable, target: Target, loss: str, metrics: Sequence[str] | None) -> None:
     """Check that float32 holds the targets precisely enough for a relative error, where one is used.
 
-    Standardised, a target that is tiny beside the others may even become 0, which relative errors leave out.
+    Standardised, a target that is tiny among large ones may even become 0, which relative errors leave out.
 
     Args:
         table: with the targets in 64 bits.
@@ -124,7 +124,7 @@ def check_relative(table: TabularTable, target: Target, loss: str, metrics: Sequ
         lost = np.abs(kept - values) > LARGEST_ERROR * np.abs(values)
         if lost.any():
             raise DataError(
-                f"{what}: {target.names[0]} has targets such as {values[lost][0]:g}, beside others so large that 32 "
+                f"{what}: {target.names[0]} has targets such as {values[lost][0]:g}, and others so large that 32 "
                 f"bits do not hold it within {LARGEST_ERROR:.0%}; set data.target_transform=log (log1p with zeros), or "
                 "use another one"
             )
