@@ -126,7 +126,7 @@ def check_relative(table: TabularTable, target: Target, loss: str, metrics: Sequ
             raise DataError(
                 f"{what}: {target.names[0]} has targets such as {values[lost][0]:g}, and others so large that 32 "
                 f"bits do not hold it within {LARGEST_ERROR:.0%}; set data.target_transform=log (log1p with zeros), or "
-                "use another one"
+                f"another {'metric' if metric else 'loss'}"
             )
 
 
