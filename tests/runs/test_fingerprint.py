@@ -79,6 +79,7 @@ def changes(package: Path, name: str, old: str, new: str) -> bool:
         ("reporting/plots/tabular.py", "import", "# another colour\nimport"),
         ("tasks/tabular/analysis.py", "import", "# another colour\nimport"),
         ("tasks/collab/predictor.py", "import", "# another order\nimport"),
+        ("tasks/collab/ensemble_predictor.py", "import", "# another sample\nimport"),
         ("tasks/collab/implicit_predictor.py", "import", "# another order\nimport"),
         ("tasks/tabular/rossmann_predictor.py", "import", "# another note\nimport"),
         ("config/suggestions.py", "import", "# another synonym\nimport"),
