@@ -96,7 +96,7 @@ class LoadedRun:
             run = shorter(self.path)
             raise ConfigError(f"{run} has no predictions.csv: the task writes none, or the run was exported without it")
         table = pd.read_csv(file)
-        texts = [name for name in dict.fromkeys(self._predictor.text_columns) if name in table.columns]
+        texts = [name for name in self._predictor.text_columns if name in table.columns]
         if texts:
             table[texts] = pd.read_csv(file, usecols=texts, dtype=str, keep_default_na=False)[texts]
         return without_quotes(table)

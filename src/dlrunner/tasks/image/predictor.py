@@ -52,7 +52,8 @@ class ImagePredictor(Predictor):
     @property
     def text_columns(self) -> Sequence[str]:
         """Files and names of classes."""
-        return ["image", *self.target.class_columns, *(f"prediction_{rank}" for rank in range(2, TOP + 1))]
+        others = (f"prediction_{rank}" for rank in range(2, TOP + 1))
+        return list(dict.fromkeys(["image", *self.target.class_columns, *others]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Smooth random colours: neighbouring pixels are alike, as in photographs."""

@@ -86,7 +86,7 @@ class TablePredictor(Predictor):
             return classes
         schema, names = Schema.from_state(recipe["schema"]), row_names(recipe)
         ids = [name] if (name := self.state["id"]) else [each for each in names if schema[each].type == "text"]
-        return [*ids, *classes]
+        return list(dict.fromkeys([*ids, *classes]))
 
     def with_types(self, answer: pd.DataFrame) -> pd.DataFrame:
         """Return an answer whose columns of the input that the model reads as numbers are numbers.

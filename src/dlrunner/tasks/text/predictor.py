@@ -55,7 +55,7 @@ class TextPredictor(Predictor):
     def text_columns(self) -> Sequence[str]:
         """Texts and names of classes."""
         classes = self.target.class_columns
-        return ["text", *classes, *(["text_2"] if "text" in classes else [])]
+        return list(dict.fromkeys(["text", *classes, *(["text_2"] if "text" in classes else [])]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Texts of random words and lengths up to some hundred words, padded at the end."""
