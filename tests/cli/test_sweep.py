@@ -288,6 +288,19 @@ def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv
 
 
 @pytest.mark.slow  # two sweeps of programs
+def test_jobs_are_of_the_plugins_that_the_sweep_started_with(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "edits_itself.py").write_text(
+        "from pathlib import Path\nfrom dlrunner.tasks.collab.task import Collab\n"
+        "class Edited(Collab):\n    def metrics(self):\n        found = super().metrics()\n"
+        "        if self.seed == 0: Path('edits_itself.py').write_text(Path('edits_itself.py').read_text() + '# x')\n"
+        "        return found\n"
+    )
+    status, out, _ = dlrun(*WORDS, "plugins=[edits_itself]", "task._target_=edits_itself.Edited", "seed=0,1")
+    assert status == 1
+    assert "the code was edited after the sweep had started" in out
+    assert list(pd.read_csv(sweep_folder(here) / "results.csv")["status"]) == ["done", "failed"]
+
+
 def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "optim").mkdir(parents=True)
     file = here / "conf" / "optim" / "mine.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import shutil
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dlrunner.config.binding import import_plugin
+from dlrunner.errors import ConfigError
 from dlrunner.runs import fingerprint
 from dlrunner.runs.fingerprint import EXCLUDED, INCLUDED, PACKAGE, code_digest, without_docstrings
 
@@ -235,3 +238,26 @@ def test_a_module_that_is_asked_for_counts_although_runs_leave_it_out() -> None:
     assert "training/lr_finder.py" in EXCLUDED
     assert code_digest(also=("training/lr_finder",)) != code_digest()
     assert code_digest(also=("training",)) == code_digest()
+
+
+def test_an_edited_plugin_is_not_taken_for_the_imported_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (here / "scaled_by.py").write_text("FACTOR = 1\n")
+    (here / "edited.py").write_text("from scaled_by import FACTOR\n")
+    problems: list[str] = []
+    import_plugin("edited", problems)
+    assert not problems
+    before = code_digest(["edited"])
+    for name in ("edited", "scaled_by"):
+        text = (here / f"{name}.py").read_text()
+        (here / f"{name}.py").write_text(f"{text}# another\n")
+        with pytest.raises(ConfigError, match=rf"{name}\.py was edited after it had been imported"):
+            code_digest(["edited"])
+        (here / f"{name}.py").write_text(text)
+        assert code_digest(["edited"]) == before
+    (here / "edited.py").write_text("FACTOR = 2\n")
+    importlib.reload(sys.modules["edited"])
+    assert code_digest(["edited"]) != before
+    for name in ("edited", "scaled_by"):
+        del sys.modules[name]

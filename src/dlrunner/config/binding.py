@@ -18,6 +18,7 @@ import torch
 from dlrunner.config.schema import OPTIMIZER_SETTINGS
 from dlrunner.config.signatures import check_settings
 from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.runs.plugin_files import checked_files, search_working_directory
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,13 @@ def locate(target: str, plugins: Sequence[str]) -> Any:
 
 def import_plugin(plugin: str, problems: list[str]) -> None:
     """Import a module that the user lists; the working directory is searched too."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    search_working_directory()
+    is_new = plugin not in sys.modules
     try:
         importlib.import_module(plugin)
+        if is_new:
+            checked_files([plugin])
     except ModuleNotFoundError as error:
-        problems.append(f"plugins: there is no module {error.name} in {here} or among the installed packages")
+        problems.append(f"plugins: there is no module {error.name} in {Path.cwd()} or among the installed packages")
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
         problems.append(f"plugins: {plugin} cannot be imported: {type(error).__name__}: {error}")

@@ -9,16 +9,14 @@ import ast
 import contextlib
 import functools
 import hashlib
-import importlib.machinery
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
+from dlrunner.runs.plugin_files import checked_files
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -44,9 +42,6 @@ INCLUDED = (
     "training",
 )
 """Modules, or folders of modules, that can change what a run trains or measures."""
-
-INSTALLED = ("site-packages", "dist-packages")
-"""Folders of libraries: what an installed plugin imports there has versions."""
 
 EXCLUDED = (
     "config/conf_files.py",
@@ -74,60 +69,16 @@ def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: 
         plugins: names of modules, which count with their packages and the modules next to them that they import.
         also: additional modules or folders of the package.
         package: the folder of the package.
+
+    Raises:
+        ConfigError: a plugin's file was edited after this process had imported it.
     """
     digest = hashlib.sha256()
     for name in sorted({*INCLUDED, *also}):
         digest.update(_digest(package, name))
-    for file, content in _with_imports(plugins):
-        _add(digest, file, content)
+    for folder, file, content in checked_files(plugins):
+        _add(digest, file.relative_to(folder), content)
     return digest.hexdigest()
-
-
-def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, bytes]]:
-    """Yield the modules of plugins and those next to them that they import, with their packages as a whole."""
-    missing = [str(plugin).partition(".")[0] for plugin in plugins]
-    next_to: set[Path] = set()
-    found: set[str] = set()
-    while missing:
-        name = missing.pop(0)
-        spec = None if name in found else _spec(name)
-        found.add(name)
-        folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-        origin = Path(spec.origin) if spec and spec.origin and not folders else None
-        files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
-        files += [(origin.parent, origin)] if origin and origin.suffix == ".py" and origin.exists() else []
-        homes = {folder.parent for folder in folders} | ({origin.parent} if origin else set())
-        if name in {str(plugin).partition(".")[0] for plugin in plugins}:
-            next_to |= {home for home in homes if home.name not in INSTALLED}
-        elif not homes & next_to:
-            continue  # of a library, or of Python
-        for folder, file in files:
-            content = file.read_bytes()
-            yield file.relative_to(folder), content
-            missing += [each for each in _imported(content) if each not in found]
-
-
-def _imported(source: bytes) -> list[str]:
-    r"""Return the top names of the modules that a module imports.
-
-    >>> _imported(b"import os.path, torch\nfrom helper import scale\nfrom . import own\n")
-    ['os', 'torch', 'helper']
-    """
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):  # it is refused later, at import
-        return []
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
-    return list(dict.fromkeys(name.partition(".")[0] for name in names if name))
-
-
-def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:
-    """Find a module; a name that is not one is refused later, at import."""
-    try:
-        return importlib.util.find_spec(plugin)
-    except (ImportError, ValueError, TypeError, AttributeError):
-        return None
 
 
 @functools.cache  # the code this process has loaded, even if the files are edited while it runs

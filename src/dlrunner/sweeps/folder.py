@@ -52,6 +52,8 @@ class Job:
     """The task's default for each setting that differs from it; marked in the report."""
     swept: list[str] = field(default_factory=list)
     """Names of the settings that differ between the jobs; the run's folder is named after them."""
+    code: str = ""
+    """Digest of the code when the sweep started, of which the job must be too; empty before."""
 
     @property
     def settings(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from dlrunner.errors import BusyError, DataError, DlrunnerError, Interrupted, OutOfMemoryError
+from dlrunner.errors import BusyError, ConfigError, DataError, DlrunnerError, Interrupted, OutOfMemoryError
 from dlrunner.execution import run as runner
 from dlrunner.reporting.terminal.progress import row_line, shown_columns
 from dlrunner.runs.fingerprint import code_digest
@@ -61,6 +61,10 @@ def perform(
         torch.set_num_threads(slot.threads)
     messenger = _Messenger(send)
     try:
+        if job.code and job.code != code_digest(job.config["plugins"]):
+            raise ConfigError(
+                "the code was edited after the sweep had started; the same command runs what is left with the new code"
+            )
         outcome = _run_when_free(job, messenger, busy_timeout, functools.partial(folder.start, job.number))
         folder.write_record(job.number, record_of(outcome.path, outcome.summary))
     except Interrupted as stopped:

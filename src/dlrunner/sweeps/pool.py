@@ -7,6 +7,7 @@ The engine starts the processes: on this machine (`WorkerPool`), or on others (`
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
@@ -16,13 +17,14 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from dlrunner import reporting
 from dlrunner.errors import RunError
+from dlrunner.runs.fingerprint import code_digest
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.job_process import perform_here
 from dlrunner.sweeps.slots import ResourceSlot
@@ -213,7 +215,9 @@ def run_jobs(
     Raises:
         Interrupted: a stop signal arrived; all jobs have saved their state.
     """
-    schedule = _Schedule(iter(jobs), folder, deque(slots), screen, engine or WorkerPool())
+    code = functools.cache(code_digest)
+    jobs = (replace(job, code=code(tuple(job.config.get("plugins") or ()))) for job in jobs)
+    schedule = _Schedule(jobs, folder, deque(slots), screen, engine or WorkerPool())
     with StopSignals() as signals, signals.deferred():
         try:
             while not schedule.is_finished:
