@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import getbase
 from omegaconf import DictConfig
 
 from dlrunner.cli import compose as composing
@@ -24,3 +29,16 @@ def test_compositions_of_the_files_that_were_used_last_are_kept(monkeypatch: pyt
     for files in "abaca":  # noqa: B007  what the two functions above return
         assert composing.compose(["task=collab"])["choices"]["task"] == "collab"
     assert composed == ["a", "b", "c"]
+
+
+def test_a_program_that_uses_hydra_itself_is_left_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composing, "_composed", {})
+    (here / "app").mkdir()
+    (here / "app" / "app.yaml").write_text("defaults: [_self_, hydra: quiet]\nsize: 3\n")
+    (here / "app" / "hydra").mkdir()
+    (here / "app" / "hydra" / "quiet.yaml").write_text("verbose: false\n")
+    with hydra.initialize_config_dir(str(here / "app"), version_base="1.2"):
+        assert composing.compose(["task=collab", "epochs=7"])["epochs"] == 7
+        assert str(getbase()) == "1.2"
+        assert hydra.compose("app").size == 3  # with a file that dlrunner refuses among its own
+    assert not GlobalHydra.instance().is_initialized()

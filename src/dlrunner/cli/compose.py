@@ -25,10 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, shadowed_options, user_conf
-from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
+from dlrunner.cli.hydra_guard import RefusedError, own_hydra
 from dlrunner.cli.quoting import quoted, with_quotes
 from dlrunner.cli.run_names import with_run_folders
-from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
+from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import forget_empty_variables
@@ -285,10 +285,8 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
         raise ConfigError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
         )
-    guard_hydra()
-    read_checked_files()
     try:
-        with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
+        with own_hydra(), hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
             config = hydra.compose(
                 "config", [*search_path_override(), *forced(without_engines(words))], return_hydra_config=True
             )

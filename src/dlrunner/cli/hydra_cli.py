@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from dlrunner.cli.completion import completions
 from dlrunner.cli.compose import compose_for_hydra, search_path_override, without_engines, without_hydra
-from dlrunner.cli.hydra_guard import guard_hydra, refusals
-from dlrunner.cli.yaml_files import read_checked_files
+from dlrunner.cli.hydra_guard import own_hydra, refusals
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 
@@ -47,13 +46,12 @@ def handle_flags(words: list[str]) -> int:
 
 def _run_hydra(words: Sequence[str]) -> int:
     """Pass the command line to Hydra, which prints the result."""
-    guard_hydra()
-    read_checked_files()
     sys.argv = [sys.argv[0], *words]
     # An absolute path works under the console script, `python -m` and an installed wheel alike.
     decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
     try:
-        decorate(lambda config: None)()
+        with own_hydra():
+            decorate(lambda config: None)()
     except SystemExit:
         if refusals:
             raise refusals.pop() from None

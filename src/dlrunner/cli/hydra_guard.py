@@ -1,19 +1,29 @@
-"""Hydra's own settings are read from the command line only: an option file that sets them is refused.
+"""Hydra as dlrunner uses it, and only while it does: its own settings are read from the command line only.
 
-They name functions that Hydra calls (callbacks, logging, launchers), and option files may come from untrusted sources.
+An option file that sets them is refused: they name functions that Hydra calls (callbacks, logging, launchers), and
+option files may come from untrusted sources.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.errors import CompactHydraException
 from hydra.plugins.config_source import ConfigResult
+from hydra.version import VersionBase
 from omegaconf import DictConfig
 
+from dlrunner.cli.yaml_files import FileConfigSource
 from dlrunner.errors import ConfigError
 
 OF_PACKAGES = ("pkg://hydra.", "structured://")
@@ -29,10 +39,32 @@ refusals: list[RefusedError] = []
 
 _load: Any = ConfigLoaderImpl._load_single_config
 
+_patched = threading.RLock()
 
-def guard_hydra() -> None:
-    """Patch Hydra to refuse such files, in any package."""
-    ConfigLoaderImpl._load_single_config = _load_checked  # type: ignore[method-assign]
+
+@contextlib.contextmanager
+def own_hydra() -> Iterator[None]:
+    """Let Hydra refuse such files, in any package, and read files by `FileConfigSource` within the block.
+
+    A program that uses Hydra itself, and calls dlrunner, finds its own Hydra as it was; other threads wait.
+    """
+    with _patched:
+        Plugins.instance()  # it registers Hydra's own reader
+        readers, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
+        reader, instances = readers[scheme], cast(dict[type, Any], Singleton._instances)
+        theirs: dict[type, Any] = {
+            kind: instances.pop(kind) for kind in (GlobalHydra, VersionBase) if kind in instances
+        }
+        ConfigLoaderImpl._load_single_config = _load_checked  # type: ignore[method-assign]
+        readers[scheme] = FileConfigSource
+        try:
+            yield
+        finally:
+            ConfigLoaderImpl._load_single_config = _load  # type: ignore[method-assign]
+            readers[scheme] = reader
+            for kind in (GlobalHydra, VersionBase):
+                instances.pop(kind, None)
+            instances |= theirs
 
 
 def _load_checked(self: ConfigLoaderImpl, default: ResultDefault, repo: Any) -> ConfigResult:
@@ -61,6 +93,3 @@ def _chooses_of_hydra(result: ConfigResult) -> bool:
     """Return whether the defaults list of a file names one of Hydra's groups."""
     named = (getattr(each, "group", None) or getattr(each, "path", None) or "" for each in result.defaults_list or ())
     return any("hydra" in PurePosixPath(name.partition("@")[0]).parts for name in named)
-
-
-guard_hydra()

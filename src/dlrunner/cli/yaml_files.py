@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydraFiles
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 
@@ -50,12 +48,6 @@ class FileConfigSource(HydraFiles):
 
 _parsed: dict[tuple[str, str, str, str], ConfigResult] = {}
 """What Hydra makes of files, by their place and content."""
-
-
-def read_checked_files() -> None:
-    """Register the reader above with Hydra."""
-    Plugins.instance()  # it registers Hydra's own reader
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> None:
