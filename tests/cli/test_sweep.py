@@ -287,7 +287,6 @@ def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv
     assert list(results["status"]) == ["done", "failed", "not started", "not started"]
 
 
-@pytest.mark.slow  # two sweeps of programs
 def test_jobs_are_of_the_plugins_that_the_sweep_started_with(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "edits_itself.py").write_text(
         "from pathlib import Path\nfrom dlrunner.tasks.collab.task import Collab\n"
@@ -301,6 +300,7 @@ def test_jobs_are_of_the_plugins_that_the_sweep_started_with(dlrun: Dlrun, ratin
     assert list(pd.read_csv(sweep_folder(here) / "results.csv")["status"]) == ["done", "failed"]
 
 
+@pytest.mark.slow  # two sweeps of programs
 def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "optim").mkdir(parents=True)
     file = here / "conf" / "optim" / "mine.yaml"
