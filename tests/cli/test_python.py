@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dlrunner
 from dlrunner.errors import ConfigError, DataError, Interrupted
 from dlrunner.execution import run as runner
+from dlrunner.sweeps.pool import start_fork_server
 from tests.conftest import QUICK, Dlrun
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -78,3 +84,35 @@ def test_a_failed_job_is_a_row_with_its_error(ratings_csv: Path) -> None:
     table = dlrunner.sweep(*WORDS, "optim=sgd", **{"optim.lr": (0.01, 1e30)})
     assert table["status"].tolist() == ["done", "failed"]
     assert "training diverged" in table["error"][1]
+
+
+def test_runs_in_threads_wait_for_each_other(ratings_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executed, running, together = runner._execute, list[int](), list[int]()
+
+    def execute(*arguments: Any) -> runner.Outcome:
+        running.append(1)
+        together.append(len(running))
+        time.sleep(0.2)
+        try:
+            return executed(*arguments)
+        finally:
+            running.pop()
+
+    def metrics(seed: int) -> dict[str, float]:
+        return dlrunner.run(*WORDS, seed=seed, rerun=True).metrics
+
+    monkeypatch.setattr(runner, "_execute", execute)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(metrics, (1, 2)))
+    assert together == [1, 1]
+    assert found == [metrics(1), metrics(2)]
+
+
+def test_a_sweep_may_be_started_by_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(multiprocessing, "set_start_method", lambda name, force: None)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: started.append(signal.getsignal(signal.SIGINT)))
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(start_fork_server).result()
+    start_fork_server()
+    assert started == [signal.getsignal(signal.SIGINT), signal.SIG_IGN]

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ PLAIN = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 """Texts that need no quotation marks, unless they are words of YAML."""
 WORDS_OF_YAML = ("true", "false", "yes", "no", "on", "off", "null", "none", "nan", "inf", "")
 
+_sweeping = threading.RLock()
+"""Held by a sweep: how Python starts processes is one setting of this process."""
+
 
 def run(*overrides: str, **settings: Any) -> LoadedRun:
     """Run what `dlrun` with the same settings runs, and return the finished run, loaded for predictions.
@@ -32,7 +36,8 @@ def run(*overrides: str, **settings: Any) -> LoadedRun:
         run.metrics["valid/rmse"], run.predict(table)
 
     A run that is finished already is not repeated, an unfinished one is resumed (`rerun=True` starts afresh). What the
-    command prints is printed; "log.level=warning" leaves warnings only.
+    command prints is printed; "log.level=warning" leaves warnings only. Random generators are those of the process: a
+    run that another thread starts meanwhile waits.
 
     Args:
         overrides: settings as on the command line.
@@ -79,14 +84,15 @@ def sweep(*overrides: str, **settings: Any) -> pd.DataFrame:
     words = with_paths(["-m", *overrides, *(word(name, value, several=True) for name, value in settings.items())])
     if any(each.startswith("sweep.dry_run=") for each in words):
         raise ConfigError("sweep.dry_run: shows a plan on the command line; it has no table")
-    before = multiprocessing.get_start_method(allow_none=True)
-    try:
-        with _interruptions():
-            path, status = run_sweep(words[1:])
-            if status > 128:
-                raise Interrupted(status - 128)
-    finally:
-        multiprocessing.set_start_method(before, force=True)
+    with _sweeping:
+        before = multiprocessing.get_start_method(allow_none=True)
+        try:
+            with _interruptions():
+                path, status = run_sweep(words[1:])
+                if status > 128:
+                    raise Interrupted(status - 128)
+        finally:
+            multiprocessing.set_start_method(before, force=True)
     return load_sweep(path)
 
 

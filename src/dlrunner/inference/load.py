@@ -21,6 +21,7 @@ from dlrunner.model import Model
 from dlrunner.predictor import Predictor
 from dlrunner.runs.query import resolve
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
+from dlrunner.system.seeding import generators_lock
 
 
 class NoMethodError(ConfigError, AttributeError):
@@ -176,7 +177,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str | None
 
 def loaded(finished: FinishedRun, checkpoint: str | None = None) -> LoadedRun:
     """Load a finished run; its plugins are trusted (see `load`)."""
-    with torch.random.fork_rng(devices=[]):  # weights are initialised at random before they are loaded
+    with generators_lock, torch.random.fork_rng(devices=[]):  # weights are initialised at random before they are loaded
         plan, state, models = load_models(finished, checkpoint)
         with _prediction_errors(finished.path):
             return LoadedRun(finished, predictor_of(plan)(state, models))

@@ -14,6 +14,7 @@ import os
 import pkgutil
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -118,15 +119,18 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     """
     multiprocessing.set_start_method("forkserver", force=True)  # a library may have set another
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules_of(jobs))
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only the sweep and its jobs handle Ctrl-C
+    is_main = threading.current_thread() is threading.main_thread()  # another one receives no signals, nor may set them
     try:
+        if is_main:
+            previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only sweep and jobs handle Ctrl-C
         forkserver.ensure_running()
     except OSError as error:  # the path of a socket is limited to about 100 characters
         raise RunError(
             f"jobs cannot be started: {error.strerror or error} ({tempfile.gettempdir()}); set TMPDIR to another folder"
         ) from None
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if is_main:
+            signal.signal(signal.SIGINT, previous)
 
 
 class Worker:

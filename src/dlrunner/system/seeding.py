@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+generators_lock = threading.RLock()
+"""Held by a run, and while models are built: the generators, number of threads and algorithms are those of the process.
+
+Two runs in two threads would draw from each other's generators; the second one waits.
+"""
 
 
 def seed_everything(seed: int) -> None:
