@@ -85,6 +85,10 @@ class Data(ABC):
             DataError: it is missing or damaged.
         """
 
+    def identity_as_read(self) -> DataIdentity:
+        """Return the identity again, once the data has been read: that it differs shows a change in between."""
+        return self.identity()
+
     def file_settings(self) -> Mapping[str, str]:
         """Return the separator and encoding that were set for the files, for new ones that need them."""
         return {}

@@ -14,8 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.execution import run as runner
+from dlrunner.execution.identity import identity_of
 from dlrunner.runs import directory
 from dlrunner.system.backends import restored_threads
+from dlrunner.task import Data, DataIdentity
 from dlrunner.tasks.collab.task import Collab
 from tests.conftest import QUICK, Dlrun, flats, ratings_table
 
@@ -236,3 +239,30 @@ def test_our_own_mistakes_show_no_traceback_unless_it_is_asked_for(
     monkeypatch.setitem(os.environ, "DLRUNNER_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         dlrun("lr-find", *WORDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=tabular", "data.path=flats.csv", "data.target=price"),
+        ("task=tabular", "data.path=flats.csv", "data.target=price", "batch_size=64", "model=linear", "optim.lr=0.1"),
+        ("task=text", "data.path=flats.csv", "data.text=city", "data.target=dear"),
+    ],
+)
+def test_data_that_changes_while_it_is_read_is_not_recorded_as_what_it_was(
+    words: tuple[str, ...], dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = flats(300)
+    table.to_csv(here / "flats.csv", index=False)
+
+    def identity_then_change(data: Data) -> DataIdentity:
+        found = identity_of(data)
+        table.assign(city="Ulm" + table["city"]).to_csv(here / "flats.csv", index=False)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "identity_of", identity_then_change)
+        status, _, err = dlrun(*words, "epochs=1", *QUICK)
+    assert status == 1
+    assert "flats.csv changed while it was being read; try again" in err
+    assert dlrun(*words, "epochs=1", *QUICK)[0] == 0

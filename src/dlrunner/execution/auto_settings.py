@@ -12,7 +12,7 @@ from dlrunner.config.plan import Plan, plan
 from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.errors import ConfigError, RunError
-from dlrunner.execution.identity import digests
+from dlrunner.execution.identity import digests, refuse_changed_data
 from dlrunner.execution.member import initial_model, set_up_process
 from dlrunner.execution.selection import selected, typed
 from dlrunner.runs.fingerprint import code_digest
@@ -65,6 +65,7 @@ def decide(
             raise RunError("optim.lr=auto: the loss does not decrease at any rate; set optim.lr to a number")
         values[LR] = float(f"{rate:.2g}")
         decided = plan(with_values(decided.config, values))
+    refuse_changed_data(checked, data, identity)
     _remember(asked, values)
     return decided, {**precision, **values}
 

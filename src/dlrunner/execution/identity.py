@@ -19,6 +19,21 @@ def identity_of(data: Data | None) -> DataIdentity:
     return data.identity() if data else DataIdentity("none", "none", "real", "", "")
 
 
+def refuse_changed_data(checked: Plan, data: Data | None, identity: DataIdentity) -> None:
+    """Check, once the data has been read, that it is what was identified before.
+
+    Of a query the rows are not read again: their order may be another one.
+
+    Raises:
+        DataError: it is not: what was read would be recorded as something else.
+    """
+    if data is None or (checked.settings.data or {}).get("query") is not None:
+        return
+    now = data.identity_as_read()
+    if (now.sha256, now.digest) != (identity.sha256, identity.digest):
+        raise DataError(f"{identity.path} changed while it was being read; try again")
+
+
 def refuse_generated_data(configs: Iterable[Mapping[str, Any]]) -> None:
     """Refuse the jobs of a sweep whose data would be generated because the published data was not found.
 

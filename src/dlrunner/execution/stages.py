@@ -20,6 +20,7 @@ from dlrunner.data_audit import AuditFinding, SplitStatistics, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
+from dlrunner.execution.identity import refuse_changed_data
 from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.metrics import describe
@@ -125,6 +126,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     for note in task.notes():
         context.notes.add(note)
     statistics = task.split_statistics()
+    refuse_changed_data(plan, data, context.identity)
     findings = audit_split(plan, task, statistics)
     for finding in findings:  # shown to the user at the end of the run
         log.warning(finding)

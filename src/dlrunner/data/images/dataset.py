@@ -197,11 +197,17 @@ class ImageData(ImageSource):
 
     def identity(self) -> DataIdentity:
         """Return the identity of the images: a digest of names and content."""
-        files = self._files()
+        return self._identity(self._files().digest)
+
+    def identity_as_read(self) -> DataIdentity:
+        """Return the identity of the images as they were read."""
+        self.read()
+        return self._identity(self._digest_as_read)
+
+    def _identity(self, digest: str) -> DataIdentity:
         return DataIdentity(
-            name=self.path.name, release="own", source="real", sha256=files.digest, path=str(self.path),
-            digest=files.digest,
-        )  # fmt: skip
+            name=self.path.name, release="own", source="real", sha256=digest, path=str(self.path), digest=digest
+        )
 
     @read_once
     def read(self) -> ImageTable:
@@ -212,6 +218,7 @@ class ImageData(ImageSource):
             DataError: there are no training or validation images, or an image cannot be read.
         """
         files = self._files()
+        self._digest_as_read = files.digest
         columns = list(files.table.columns)
         examples = self.target or ("folder" if "folder" in columns else str(columns[0]))
         target, values = image_classes(files, examples, self.kind, self.target_separator)

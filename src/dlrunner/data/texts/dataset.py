@@ -299,7 +299,14 @@ class TextData(TextSource):
             ConfigError: settings have no effect with the encoder.
         """
         self.preprocessing.check(TextData)
-        digest = self._documents().digest
+        return self._identity(self._documents().digest)
+
+    def identity_as_read(self) -> DataIdentity:
+        """The texts as they were read."""
+        self.read()
+        return self._identity(self._digest_as_read)
+
+    def _identity(self, digest: str) -> DataIdentity:
         return DataIdentity(
             name=self.path.name,
             release="own",
@@ -318,6 +325,7 @@ class TextData(TextSource):
             DataError: nothing trains or validates, or a text cannot be read.
         """
         documents = self._documents()
+        self._digest_as_read = documents.digest
         target, values = self._target(documents) if self.labels else (None, None)
         if self.labels and self.target is None:
             documents = replace(documents, notes=(*documents.label_notes, *documents.notes))
