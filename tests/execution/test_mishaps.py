@@ -149,6 +149,22 @@ def test_a_module_that_cannot_be_imported_is_told(dlrun: Dlrun, here: Path) -> N
     assert "the annotations of hidden.Hidden cannot be read" in err
 
 
+@pytest.mark.parametrize("method", ["recommended(self, settings)", "sizes(self)", "loss(self, outputs, targets)"])
+def test_a_module_that_leaves_python_fails_the_run(method: str, dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    name = f"quits_in_{method.partition('(')[0]}"
+    (here / f"{name}.py").write_text(
+        "import sys\nfrom dlrunner.tasks.collab.task import Collab\n"
+        f"class Quits(Collab):\n    def {method}:\n        sys.exit()\n"
+    )
+    status, _, err = dlrun(*WORDS, f"plugins=[{name}]", f"task._target_={name}.Quits")
+    assert status == 1
+    assert f"SystemExit ({name}.py, line 5)" in err
+    summaries = list((here / "runs" / "collab").glob("*/summary.json"))
+    assert [json.loads(file.read_text())["status"] for file in summaries] == ["failed"] * (
+        name != "quits_in_recommended"
+    )
+
+
 DAMAGE = {
     "config.yaml": ["", "[1]", "plugins: 5"],
     "overrides.yaml": ["5"],

@@ -51,7 +51,7 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
             found = {name: dict(metrics) for name, metrics in task.baselines().items()}
         for warning in caught:  # a library's, about its own settings: for the log, not for the terminal
             log.info("baselines: %s", warning.message)
-    except Exception as failed:  # of a library or a plugin; the model is trained, and its results count
+    except (SystemExit, Exception) as failed:  # of a library or a plugin; the model is trained, and its results count
         log.exception("the baselines could not be computed")
         add_note(f"the baselines could not be computed: {failed}")
         return {}

@@ -36,7 +36,7 @@ def follow(config: Mapping[str, Any]) -> int:
                 checked = plan(group.broadcast(None))
                 if group.broadcast(None) != "finished":
                     _train(checked, signals, group)
-            except Exception as error:
+            except (SystemExit, Exception) as error:  # a user's module may leave too
                 if is_peer_failure(error) or not is_reporting_rank():
                     return 1
                 raise

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def run(
     notify = notify or (print_warning if checked.settings.log.level == "warning" else print_wrapped)
     require_packages(checked)
     checked.check_model_files()
-    with generators_lock, StopSignals() as signals, joined(checked.device) as group, restored_threads():
+    with generators_lock, StopSignals() as signals, joined(checked.device) as group, restored_threads(), _no_exit():
         data = checked.build_data()
         identity = identity_of(data)
         why = f" ({checked.settings.precision}: {checked.precision_reason})" if checked.precision_reason else ""
@@ -137,6 +137,25 @@ def run(
             return _execute(context, data, overrides, display, changed)
         finally:
             directory.release()
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """Turn `sys.exit()` in a user's data, task or model into an error: its status 0 would mean that the run is done."""
+    try:
+        yield
+    except SystemExit as left:
+        raise _ended_by(left) from left
+
+
+def _ended_by(failed: BaseException, advice: str = "") -> RunError:
+    """Return the error for an unexpected exception, with its place."""
+    frame = traceback.extract_tb(failed.__traceback__)[-1]
+    return RunError(f"{_cause(failed)} ({Path(frame.filename).name}, line {frame.lineno}){advice}")
+
+
+def _cause(failed: BaseException) -> str:
+    return f"{type(failed).__name__}: {failed}".removesuffix(": ")
 
 
 def _continue_shorter(checked: Plan, directory: RunDirectory, notify: Notify) -> None:
@@ -215,7 +234,7 @@ def _execute(
             published = publish(context, prepared, members, results)
             log.debug("published until %.2f s", time.perf_counter() - started)
             summary["status"] = "done"
-        except (Interrupted, Exception) as failed:  # a user's task or model may raise anything
+        except (Interrupted, SystemExit, Exception) as failed:  # a user's task or model may raise anything
             summary["status"], summary["error"], error = _ending(failed, directory.path)
             if error is not failed:
                 log.exception("the run failed")
@@ -260,9 +279,7 @@ def _ending(failed: BaseException, folder: Path) -> tuple[str, str, BaseExceptio
         cause = "lost another process of this run"
         advice = "the same command resumes from the last checkpoint"
         return "failed", cause, PeerLostError(f"{cause}; {advice}")
-    cause, frame = f"{type(failed).__name__}: {failed}", traceback.extract_tb(failed.__traceback__)[-1]
-    location = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return "failed", cause, RunError(f"{cause} ({location}); the traceback is in {folder / 'run.log'}")
+    return "failed", _cause(failed), _ended_by(failed, f"; the traceback is in {folder / 'run.log'}")
 
 
 def _finish(

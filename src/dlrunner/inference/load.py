@@ -139,7 +139,7 @@ def _prediction_errors(run: Path) -> Iterator[None]:
         yield
     except (DlrunnerError, OSError, MemoryError):
         raise
-    except Exception as error:
+    except (SystemExit, Exception) as error:  # of a user's predictor
         first = (str(error).splitlines() or [""])[0][:200]
         raise RunError(
             f"{shorter(run)} failed to predict ({type(error).__name__}: {first}): its task.pt may be damaged "

@@ -104,7 +104,7 @@ def _build_model(checked: Plan, predictor: type[Predictor], state: Mapping[str, 
         return checked.build_model(predictor.dims(state))
     except DlrunnerError:
         raise
-    except Exception as error:  # of a user's model; the cause is kept for its author
+    except (SystemExit, Exception) as error:  # of a user's model; the cause is kept for its author
         cause = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"{checked.model.target} cannot be built from what {shorter(path)} has stored ({cause})"

@@ -174,7 +174,7 @@ def is_reporting_rank() -> bool:
     return True
 
 
-def is_peer_failure(error: Exception) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Return whether an error was caused by the loss of another process; call it before leaving the process group."""
     if not dist.is_initialized():
         return False
