@@ -31,6 +31,8 @@ from dlrunner.runs import directory as runs
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.labels import label, run_label
 from dlrunner.runs.reader import FinishedRun
+from dlrunner.sweeps import folder as sweep_folder
+from dlrunner.sweeps.folder import SweepDirectory
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
@@ -345,6 +347,27 @@ def test_the_lock_keeps_a_second_writer_out(tmp_path: Path) -> None:
     again, reason = runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
     assert reason == "unfinished"
     again.release()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), Interrupted(signal.SIGTERM)])
+def test_a_folder_that_could_not_be_claimed_is_free_again(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    identity = {"signature": "0a1b2c3d", "code": "1", "data": "1"}
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_atomic", fails)
+        patch.setattr(sweep_folder, "remove_abandoned", fails)
+        with pytest.raises((RunError, Interrupted)):
+            runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
+        with pytest.raises((OSError, Interrupted)):
+            SweepDirectory(tmp_path / "sweep").__enter__()
+    run, _ = runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
+    run.release()
+    with SweepDirectory(tmp_path / "sweep"):
+        pass
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,14 +105,17 @@ def run(
         why = f" ({checked.settings.precision}: {checked.precision_reason})" if checked.precision_reason else ""
         checked, decided = auto_settings.decide(checked, data, identity, notify)
         group.broadcast(checked.config)
-        directory, reason = RunDirectory.claim(
-            user_path(checked.settings.runs_dir),
-            checked.settings.choices.get("task") or "task",
-            run_label(overrides, checked.settings.choices, swept),
-            digests(checked, identity),
-            checked.settings.rerun,
-        )
+        own_digests = digests(checked, identity)
+        with signals.deferred():  # until the lock is sure to be released
+            directory, reason = RunDirectory.claim(
+                user_path(checked.settings.runs_dir),
+                checked.settings.choices.get("task") or "task",
+                run_label(overrides, checked.settings.choices, swept),
+                own_digests,
+                checked.settings.rerun,
+            )
         try:
+            signals.raise_pending()
             on_claim(directory.path)
             keep_tags(directory.path, config)
             if reason == "finished":

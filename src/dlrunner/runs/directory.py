@@ -83,12 +83,16 @@ class RunDirectory:
                 return cls(path, identity), reason
             raise BusyError(f"another process is training this run: {path}")
         run = cls(path, identity, lock)
-        with readable_os_errors(path):
-            run._tidy()
-            if not (path / "run.json").exists():
-                run.write_text("run.json", json.dumps(identity, indent=2))
-            if reason != "finished":
-                (path / "summary.json").unlink(missing_ok=True)
+        try:
+            with readable_os_errors(path):
+                run._tidy()
+                if not (path / "run.json").exists():
+                    run.write_text("run.json", json.dumps(identity, indent=2))
+                if reason != "finished":
+                    (path / "summary.json").unlink(missing_ok=True)
+        except BaseException:  # such as a full disk: the same call in this process must find the folder free
+            run.release()
+            raise
         return run, reason
 
     def member(self, index: int) -> RunDirectory:

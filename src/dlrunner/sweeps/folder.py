@@ -87,9 +87,13 @@ class SweepDirectory:
         if lock is None:
             raise BusyError(f"another process is running this sweep: {self.path}")
         self._lock = lock
-        for folder in (self.path, *(self.path / "jobs").iterdir()):
-            remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
-            remove_abandoned(folder)  # with the grace period: `dlrun report` writes without the lock
+        try:
+            for folder in (self.path, *(self.path / "jobs").iterdir()):
+                remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
+                remove_abandoned(folder)  # with the grace period: `dlrun report` writes without the lock
+        except BaseException:
+            lock.release()
+            raise
         return self
 
     def __exit__(
