@@ -205,6 +205,13 @@ def test_an_own_task_without_a_predictor_says_so(dlrun: Dlrun, here: Path, monke
         assert "Parabola has no predictor" in err
     with pytest.raises(ConfigError, match="Parabola has no predictor"):
         dlrunner.load("runs/latest", plugins=["parabola"])
+    run = dlrunner.run("task=parabola", "epochs=1", *QUICK)
+    assert run.metrics.keys() == {"train/loss", "valid/loss", "valid/rmse"}
+    assert len(run.history) == 1
+    assert "metrics" in dir(run)
+    assert not hasattr(run, "predict")
+    with pytest.raises(ConfigError, match="Parabola has no predictor"):
+        run.predict(0.5)
     sys.modules.pop("parabola")  # elsewhere it is another module
 
 

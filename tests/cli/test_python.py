@@ -35,6 +35,16 @@ def test_a_run_is_that_of_the_command(ratings_csv: Path, dlrun: Dlrun, capfd: py
     assert capfd.readouterr().out.count("already finished") == 1
 
 
+def test_a_run_without_checkpoints_has_its_record(ratings_csv: Path) -> None:
+    metrics = dlrunner.run(*WORDS).metrics
+    for file in Path("runs").glob("collab/*/*.pt"):
+        file.unlink()
+    run = dlrunner.run(*WORDS)
+    assert run.metrics == metrics
+    with pytest.raises(ConfigError, match=r"has no task\.pt"):
+        run.predict([{"user": "1", "item": "i1"}])
+
+
 def test_errors_are_those_of_the_command(ratings_csv: Path, here: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean lr"):
         dlrunner.run(*WORDS, **{"optim.lrr": 1})

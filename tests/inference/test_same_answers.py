@@ -56,7 +56,7 @@ def test_a_row_of_a_table(runs: SmallRuns, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", RATINGS)
 def test_a_pair(runs: SmallRuns, kind: str) -> None:
-    predictor, generator = load(runs[kind])._predictor, np.random.default_rng(0)
+    predictor, generator = load(runs[kind]).predictor, np.random.default_rng(0)
     assert isinstance(predictor, RatingPredictor)
     users, items = generator.integers(0, 600, NUM_ROWS), generator.integers(0, 1500, NUM_ROWS)
     check(NUM_ROWS, lambda rows: predictor.ensemble.pairs(users[list(rows)], items[list(rows)]))
@@ -70,7 +70,7 @@ def test_a_text_of_any_length(runs: SmallRuns, kind: str) -> None:
 
 
 def test_an_image(runs: SmallRuns) -> None:
-    predictor = load(runs["pictures"])._predictor
+    predictor = load(runs["pictures"]).predictor
     assert isinstance(predictor, ImagePredictor)
     size, generator = predictor.state["decoded"], np.random.default_rng(0)
     pixels = generator.integers(0, 255, (20, size, size, 3), dtype=np.uint8)
@@ -80,5 +80,5 @@ def test_an_image(runs: SmallRuns) -> None:
 @pytest.mark.parametrize("kind", ["language", "language by qrnn"])
 def test_a_text_of_a_language_model(runs: SmallRuns, kind: str) -> None:
     predictor = load(runs[kind])
-    texts = [" ".join(predictor._predictor.state["words"][3 : 5 + number]) for number in range(20)]
+    texts = [" ".join(predictor.predictor.state["words"][3 : 5 + number]) for number in range(20)]
     check(len(texts), lambda rows: predictor.predict([texts[row] for row in rows])["perplexity"])

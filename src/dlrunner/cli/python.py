@@ -30,7 +30,7 @@ _sweeping = threading.RLock()
 
 
 def run(*overrides: str, **settings: Any) -> LoadedRun:
-    """Run what `dlrun` with the same settings runs, and return the finished run, loaded for predictions.
+    """Run what `dlrun` with the same settings runs, and return the finished run: its record, and its predictions.
 
         run = dlrunner.run("task=collab", "optim=adamw", epochs=5, **{"data.path": "ratings.csv"})
         run.metrics["valid/rmse"], run.predict(table)
@@ -54,11 +54,12 @@ def run(*overrides: str, **settings: Any) -> LoadedRun:
         raise ConfigError("seeds: a run has one seed; dlrunner.sweep takes several")
     from dlrunner.cli.compose import Changes
     from dlrunner.execution import run as runner
-    from dlrunner.inference.load import load
+    from dlrunner.inference.load import LoadedRun
+    from dlrunner.runs.reader import FinishedRun
 
     with _interruptions():
         outcome = runner.run(config, words, changed=Changes().of(config))
-    return load(outcome.path, plugins=config["plugins"])
+    return LoadedRun(FinishedRun.read(outcome.path.resolve()))
 
 
 def sweep(*overrides: str, **settings: Any) -> pd.DataFrame:

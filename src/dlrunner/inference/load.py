@@ -15,7 +15,7 @@ from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.files.spreadsheet import without_quotes
 from dlrunner.inference.arguments import checked, no_method
 from dlrunner.inference.input_tables import as_table
-from dlrunner.inference.models import load_models, predictor_of
+from dlrunner.inference.models import inference_plan, load_models, predictor_of
 from dlrunner.inference.plugins import unnamed_plugins, without_trackers
 from dlrunner.model import Model
 from dlrunner.predictor import Predictor
@@ -29,7 +29,9 @@ class NoMethodError(ConfigError, AttributeError):
 
 
 class LoadedRun:
-    """A finished run: its models, its record, and the methods of its task's predictor. Returned by `load`.
+    """A finished run: its models, its record, and the methods of its task's predictor. Returned by `run` and `load`.
+
+    After `run` the predictor is loaded when it is first used: the record needs neither one nor checkpoints.
 
     Its methods depend on the task: `dir` and completion list them, `help(run.predict)` documents the arguments.
 
@@ -54,23 +56,34 @@ class LoadedRun:
     """The content of summary.json."""
     config: dict[str, Any]
     """The complete configuration."""
-    models: list[Model]
-    """The torch modules, in evaluation mode on the CPU: one, or those of an ensemble."""
 
-    def __init__(self, finished: FinishedRun, predictor: Predictor) -> None:
-        self.path, self.config, self.models = finished.path, finished.config, list(predictor.models)
-        self.summary = finished.summary or {}
-        self._history, self._predictor = finished.history, predictor
+    def __init__(self, finished: FinishedRun, checkpoint: str | None = None) -> None:
+        self.path, self.config, self.summary = finished.path, finished.config, finished.summary or {}
+        self._finished, self._history, self._checkpoint = finished, finished.history, checkpoint
+
+    @property
+    def models(self) -> list[Model]:
+        """The torch modules, in evaluation mode on the CPU: one, or those of an ensemble."""
+        return list(self.predictor.models)
 
     @property
     def model(self) -> Model:
         """The torch module; for an ensemble the first one."""
         return self.models[0]
 
-    @property
+    @functools.cached_property
     def predictor(self) -> Predictor:
-        """The predictor of the task, whose methods are those of the run."""
-        return self._predictor
+        """The predictor of the task, whose methods are those of the run.
+
+        Raises:
+            ConfigError: the task has none, or the run has no checkpoints any more.
+            RunError: a checkpoint is damaged.
+        """
+        # Weights are initialised at random before they are loaded.
+        with generators_lock, torch.random.fork_rng(devices=[]):
+            plan, state, models = load_models(self._finished, self._checkpoint)
+            with _prediction_errors(self.path):
+                return predictor_of(plan)(state, models)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,7 +110,8 @@ class LoadedRun:
             run = shorter(self.path)
             raise ConfigError(f"{run} has no predictions.csv: the task writes none, or the run was exported without it")
         table = pd.read_csv(file)
-        texts = [name for name in self._predictor.text_columns if name in table.columns]
+        has_none = inference_plan(self.config).task.factory.predictor is None  # type: ignore[attr-defined]
+        texts = [] if has_none else [name for name in self.predictor.text_columns if name in table.columns]
         if texts:
             table[texts] = pd.read_csv(file, usecols=texts, dtype=str, keep_default_na=False)[texts]
         return without_quotes(table)
@@ -110,11 +124,14 @@ class LoadedRun:
         """
         if name.startswith("_"):
             raise AttributeError(name)
-        methods = self._predictor.methods()
+        try:
+            methods = self.predictor.methods()
+        except ConfigError as error:
+            raise NoMethodError(str(error)) from None
         if name not in methods:
             task = str(self.config["task"].get("_target_")).rpartition(".")[2]
             raise NoMethodError(no_method(task, methods, name))
-        method = checked(getattr(self._predictor, name), functools.partial(as_table, self.config.get("data")))
+        method = checked(getattr(self.predictor, name), functools.partial(as_table, self.config.get("data")))
 
         @functools.wraps(method)
         def call(*args: Any, **options: Any) -> Any:
@@ -124,7 +141,9 @@ class LoadedRun:
         return call
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._predictor.methods()]
+        with contextlib.suppress(DlrunnerError):
+            return [*super().__dir__(), *self.predictor.methods()]
+        return [*super().__dir__()]
 
     def __repr__(self) -> str:
         metric = self.summary.get("metric") or {}
@@ -177,7 +196,6 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str | None
 
 def loaded(finished: FinishedRun, checkpoint: str | None = None) -> LoadedRun:
     """Load a finished run; its plugins are trusted (see `load`)."""
-    with generators_lock, torch.random.fork_rng(devices=[]):  # weights are initialised at random before they are loaded
-        plan, state, models = load_models(finished, checkpoint)
-        with _prediction_errors(finished.path):
-            return LoadedRun(finished, predictor_of(plan)(state, models))
+    run = LoadedRun(finished, checkpoint)
+    assert run.predictor  # its errors are raised here
+    return run
