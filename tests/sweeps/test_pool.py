@@ -13,9 +13,10 @@ import pytest
 from jinja2 import Environment
 
 from dlrunner.errors import BusyError
+from dlrunner.sweeps.engines.base import RemoteCall
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory
 from dlrunner.sweeps.job_process import BUSY_TIMEOUT, _Messenger, _run_when_free
-from dlrunner.sweeps.pool import modules_of
+from dlrunner.sweeps.pool import modules_of, start_fork_server
 from dlrunner.sweeps.slots import ResourceSlot, resource_slots
 from tests.conftest import QUICK, Dlrun
 from tests.fake_runs import write_run
@@ -139,6 +140,37 @@ def test_a_job_sees_the_gpu_of_its_slot_and_no_other(
     assert dlrun(*sweep_words(here, "hungry_slot", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
     assert seen == {"1 5", "1 7"}
+
+
+def test_a_job_has_the_environment_of_its_sweep_and_not_that_of_an_earlier_one(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMOVED_SINCE", "1")
+    start_fork_server()
+    monkeypatch.delenv("REMOVED_SINCE")
+    monkeypatch.setenv("ADDED_SINCE", "1")
+    text = (
+        "import os\nimport pathlib\nfrom dlrunner.tasks.collab.task import Collab\nclass Hungry(Collab):\n"
+        "    def metrics(self):\n        names = {'REMOVED_SINCE', 'ADDED_SINCE'} & set(os.environ)\n"
+        "        pathlib.Path('names').write_text(' '.join(names))\n        return super().metrics()\n"
+    )
+    assert dlrun(*sweep_words(here, "with_environment", text), "seed=0")[0] == 0
+    assert (here / "names").read_text() == "ADDED_SINCE"
+
+
+def test_remote_jobs_get_the_variables_of_libraries_but_no_keys(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "WANDB_MODE",
+        "HF_HOME",
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "MLFLOW_TRACKING_PASSWORD",
+    ):
+        monkeypatch.setenv(name, "1")
+    found = RemoteCall(jobs(1)[0], SweepDirectory(here), ResourceSlot(1)).environment
+    assert {"MLFLOW_TRACKING_URI", "WANDB_MODE", "HF_HOME", "DLRUNNER_CACHE", "DLRUNNER_OFFLINE"} <= set(found)
+    assert not {"WANDB_API_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD"} & set(found)
 
 
 def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,15 @@ BUSY_TIMEOUT = 30.0
 """Seconds that a local job waits for its run folder, while a job of a killed sweep is still saving there."""
 
 
-def perform_here(job: Job, path: str, slot: ResourceSlot, messages: connection.Connection) -> None:
-    """Run a job of a sweep on this machine, and stop it if the sweep is killed."""
+def perform_here(
+    job: Job, path: str, slot: ResourceSlot, messages: connection.Connection, environment: Mapping[str, str]
+) -> None:
+    """Run a job of a sweep on this machine, and stop it if the sweep is killed.
+
+    The environment is that of the sweep: this process was forked from one that may be of an earlier sweep.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     gc.freeze()  # what is shared with the other jobs: collections need not visit it
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     perform(job, path, slot, messages.send)

@@ -141,7 +141,8 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         self.messages, sender = context.Pipe(duplex=False)
         folder.reset(job.number)
-        self.process: BaseProcess = context.Process(target=perform_here, args=(job, str(folder.path), slot, sender))
+        arguments = (job, str(folder.path), slot, sender, dict(os.environ))
+        self.process: BaseProcess = context.Process(target=perform_here, args=arguments)
         with without_main():
             self.process.start()
         sender.close()

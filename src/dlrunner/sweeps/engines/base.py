@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -20,8 +21,10 @@ from dlrunner.sweeps.job_process import perform
 from dlrunner.sweeps.slots import ResourceSlot
 from dlrunner.system.signals import StopSignals
 
-FORWARDED_VARIABLES = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")
-"""Environment variables that are passed on to a remote job."""
+FORWARDED_VARIABLES = re.compile(
+    r"DLRUNNER_(CACHE|DATA|OFFLINE)|(?!\w*(KEY|TOKEN|PASSWORD|SECRET))(HF|MLFLOW|WANDB)_\w+"
+)
+"""Environment variables that are passed on to a remote job; not keys, since submitit writes the job to a file."""
 
 
 class RemoteCall:
@@ -36,7 +39,7 @@ class RemoteCall:
     def __init__(self, job: Job, folder: SweepDirectory, slot: ResourceSlot) -> None:
         self.job, self.path, self.slot = job, folder.path.resolve(), slot
         self.working_directory = Path.cwd()
-        self.environment = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
+        self.environment = {key: os.environ[key] for key in os.environ if FORWARDED_VARIABLES.fullmatch(key)}
 
     def __call__(self) -> None:
         """Run the job; it writes its messages to a file, which exists once the job handles signals."""
