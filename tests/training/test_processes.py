@@ -385,10 +385,26 @@ def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(
     assert "torchrun starts the processes of one run" in err
 
 
+@pytest.mark.parametrize(
+    "words", [("ls",), ("task=collab", "data.source=synthetic"), ("-m", "task=collab", "seed=0,1")]
+)
+def test_a_world_size_of_someone_else_is_told(
+    words: tuple[str, ...], dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, said in (("2", "WORLD_SIZE is 2, but RANK is not set; use torchrun, or unset"), ("two", "'two', not a")):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        status, _, err = dlrun(*words)
+        assert status == 2
+        assert said in err
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert dlrun("ls")[0] == 0
+
+
 def test_a_batch_that_is_too_small_for_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(["task=collab", "data.path=my.csv", "batch_size=3"])
     plan(config)
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(ConfigError, match="batch_size: 3 cannot be divided among 4 processes"):
         plan(config)

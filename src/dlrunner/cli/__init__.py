@@ -6,6 +6,7 @@ torch, pandas and Hydra are imported lazily: `--help` takes 0.03 s.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
 from dlrunner.files.paths import forget_empty_variables, user_path
 from dlrunner.system.terminal import Stream, open_missing_streams, wrapped
+from dlrunner.system.torchrun import num_processes, rank
 
 RUNS = {
     "task=collab optim=adamw": "one run; finished: shown, interrupted: resumed",
@@ -135,9 +137,11 @@ def _run_reporting_errors(words: list[str]) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    prefix = "dlrun"
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from dlrunner.system.process_group import is_reporting_rank, rank
+    prefix, several = "dlrun", False
+    with contextlib.suppress(ConfigError):  # which may be the error itself
+        several = num_processes() > 1
+    if several:
+        from dlrunner.system.process_group import is_reporting_rank
 
         if not is_reporting_rank():
             return status
@@ -159,7 +163,7 @@ def _dispatch(words: list[str]) -> int:
     from dlrunner.cli.verbs import VERBS
 
     if verb := VERBS.get(words[0]):
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if num_processes() > 1:
             raise ConfigError(f"torchrun starts the processes of one run; use `dlrun {words[0]}` without it")
         return verb.run(words[0], words[1:])
     if {"-h", "--help"} & set(words) and (words[0].startswith("-") or "=" in words[0]):
@@ -217,7 +221,7 @@ def _run(words: list[str]) -> int:
         from dlrunner.cli import sweep as sweeping
 
         return sweeping.run_sweep([*words, f"seeds={config['seeds']}"])[1]
-    if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
+    if rank():
         from dlrunner.execution.follow import follow
 
         return follow(config)

@@ -7,7 +7,6 @@ same command skips finished jobs.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from dlrunner.runs.reader import shorter
 from dlrunner.runs.tags import keep_tags
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, status_of
+from dlrunner.system.torchrun import num_processes
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -44,7 +44,7 @@ def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
         ConfigError: a job's configuration is invalid; no job was started.
         DataError: the published data was not found; likewise.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_processes() > 1:
         raise ConfigError("torchrun starts the processes of one run; start a sweep with `dlrun` alone")
     launcher, is_search = chosen_engines(words)
     words = list(words) if is_search else with_seeds(words)

@@ -8,7 +8,7 @@ import torch
 
 from dlrunner.config.schema import Settings
 from dlrunner.system.precision import has_bfloat16
-from dlrunner.system.process_group import local_rank
+from dlrunner.system.torchrun import local_rank
 
 
 def resolve_device(settings: Settings, problems: list[str]) -> torch.device | None:

@@ -29,7 +29,8 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
-from dlrunner.system.process_group import SingleProcess, num_processes
+from dlrunner.system.process_group import SingleProcess
+from dlrunner.system.torchrun import num_processes
 from dlrunner.task import Data, Task
 from dlrunner.tracker import Tracker
 from dlrunner.training import Trainer

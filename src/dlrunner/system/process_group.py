@@ -18,24 +18,10 @@ from torch.distributed.rendezvous import rendezvous
 from typing_extensions import override
 
 from dlrunner.errors import RunError
+from dlrunner.system.torchrun import local_rank, rank
 
 RANK0_FAILURE_TIMEOUT = timedelta(seconds=5)
 """How long a failed process waits for rank 0 to fail too."""
-
-
-def num_processes() -> int:
-    """Return the world size of this run, as set by torchrun; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return the rank of this process, as set by torchrun; 0 without it."""
-    return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
-
-
-def local_rank() -> int | None:
-    """Return the rank of this process on its machine; None if it is the only process of the run."""
-    return int(os.environ["LOCAL_RANK"]) if num_processes() > 1 else None
 
 
 class SingleProcess:
