@@ -478,12 +478,14 @@ def test_an_interrupted_export_is_replaced(
         for name in ("config.yaml", "overrides.yaml", "summary.json"):
             shutil.copy(here / "run" / name, here / place)
         (here / place / ".model.safetensors.4711471147114711").write_bytes(b"begun")
-        (here / place / ".gitattributes").write_text("mine")
+        own = (".gitattributes", "model_int8.onnx", "model-fp16.onnx", "models.safetensors")
+        for name in own:
+            (here / place / name).write_text("mine")
         with pytest.raises(ConfigError, match=f"{place} contains an interrupted export; export it again"):
             dlrunner.load(place)
         assert dlrun("export", "run", *words)[0] == 0
         assert not list((here / place).glob(".model*"))
-        assert (here / place / ".gitattributes").read_text() == "mine"
+        assert all((here / place / name).read_text() == "mine" for name in own)
         assert dlrunner.load(place).metrics == dlrunner.load("run").metrics
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def _exchanged(folder: Path, about: Mapping[str, str]) -> Iterator[Path]:
 def _is_of_export(name: str) -> bool:
     """Return whether a file, or a temporary file, belongs to an export."""
     name = name_of(name) or name
-    return name in OF_EXPORT or (name.startswith("model") and name.endswith((".safetensors", ".onnx")))
+    return name in OF_EXPORT or re.fullmatch(r"model(-\d+)?\.(safetensors|onnx)", name) is not None
 
 
 def _copy(source: Path, target: Path) -> None:
