@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import dlrunner
 from dlrunner.errors import ConfigError, DataError, Interrupted
@@ -43,6 +44,16 @@ def test_a_run_without_checkpoints_has_its_record(ratings_csv: Path) -> None:
     assert run.metrics == metrics
     with pytest.raises(ConfigError, match=r"has no task\.pt"):
         run.predict([{"user": "1", "item": "i1"}])
+
+
+def test_a_run_trains_in_float32_whatever_torchs_default_is(ratings_csv: Path) -> None:
+    expected, before = dlrunner.run(*WORDS).metrics, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert dlrunner.run(*WORDS, rerun=True).metrics == expected
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_errors_are_those_of_the_command(ratings_csv: Path, here: Path) -> None:

@@ -399,3 +399,17 @@ def test_every_method_has_an_example(predictor: type[dlrunner.Predictor]) -> Non
     for name, method in predictor.methods().items():
         assert f"predictor.{name}(" in (inspect.getdoc(method) or "")
     assert 'dlrunner.load("runs/latest")' in (inspect.getdoc(dlrunner.load) or "")
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_torchs_default_precision_changes_no_prediction(kind: str, runs: SmallRuns) -> None:
+    rows: Any = new_flats() if kind == "numbers" else ["a fine film", "dull"]
+    expected = dlrunner.load(runs[kind]).predict(rows)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = dlrunner.load(runs[kind]).predict(rows)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)

@@ -42,6 +42,7 @@ from dlrunner.runs.reader import FinishedRun, member_folders
 from dlrunner.runs.tags import keep_tags
 from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
+from dlrunner.system.precision import float32_by_default
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.seeding import generators_lock
 from dlrunner.system.signals import StopSignals
@@ -99,7 +100,14 @@ def run(
     notify = notify or (print_warning if checked.settings.log.level == "warning" else print_wrapped)
     require_packages(checked)
     checked.check_model_files()
-    with generators_lock, StopSignals() as signals, joined(checked.device) as group, restored_threads(), _no_exit():
+    with (
+        generators_lock,
+        StopSignals() as signals,
+        joined(checked.device) as group,
+        restored_threads(),
+        float32_by_default(),
+        _no_exit(),
+    ):
         data = checked.build_data()
         identity = identity_of(data)
         why = f" ({checked.settings.precision}: {checked.precision_reason})" if checked.precision_reason else ""

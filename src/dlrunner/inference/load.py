@@ -21,6 +21,7 @@ from dlrunner.model import Model
 from dlrunner.predictor import Predictor
 from dlrunner.runs.query import resolve
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
+from dlrunner.system.precision import float32_by_default
 from dlrunner.system.seeding import generators_lock
 
 
@@ -80,7 +81,7 @@ class LoadedRun:
             RunError: a checkpoint is damaged.
         """
         # Weights are initialised at random before they are loaded.
-        with generators_lock, torch.random.fork_rng(devices=[]):
+        with generators_lock, torch.random.fork_rng(devices=[]), float32_by_default():
             plan, state, models = load_models(self._finished, self._checkpoint)
             with _prediction_errors(self.path):
                 return predictor_of(plan)(state, models)
@@ -135,7 +136,7 @@ class LoadedRun:
 
         @functools.wraps(method)
         def call(*args: Any, **options: Any) -> Any:
-            with _prediction_errors(self.path):
+            with _prediction_errors(self.path), float32_by_default():
                 return method(*args, **options)
 
         return call

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Create tensors and weights in float32 within the block, whatever a notebook has set as torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -31,7 +32,20 @@ WHITE_OF_16_BITS = 65535.0
 MARGIN = 1.1
 """Values may exceed white by so much, from rounding or sharpening; they are clipped."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; too large images are refused here, before decoding
+_opening = threading.Lock()
+
+
+def _open(content: bytes) -> Image.Image:
+    """Open an image of any size: Pillow would only warn, here too large ones are refused before decoding.
+
+    Its limit is one of the process, which may open images of its own, so that it is restored.
+    """
+    with _opening:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(content))
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def decode(content: bytes, size: int, fit: Fit = "crop", white: float | None = None) -> tuple[Pixels, list[str]]:
@@ -84,7 +98,7 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     if not content:
         raise DataError("is an empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _open(content) as image:
             yield image
     except DataError:
         raise
@@ -156,7 +170,7 @@ def _copy(image: Image.Image) -> Image.Image:
         image.fp.seek(0)
         content = image.fp.read()
         image.fp.seek(position)
-        again = Image.open(io.BytesIO(content))
+        again = _open(content)
         if again.size == image.size:  # else it is a draft
             return again
     copy = image.copy()
