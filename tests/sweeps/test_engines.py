@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import signal
@@ -11,10 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from dlrunner.config.schema import NeedsSettings
 from dlrunner.sweeps.engines.base import RemoteJob
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory
 from dlrunner.sweeps.slots import ResourceSlot
@@ -161,6 +164,23 @@ def test_a_second_interruption_leaves_no_job_behind(ratings_csv: Path, here: Pat
     while left := jobs_of(here):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("is_initialized", [True, False])
+def test_ray_is_shut_down_only_by_who_has_started_it(is_initialized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fake = SimpleNamespace(
+        is_initialized=lambda: is_initialized,
+        init=lambda **_: calls.append("init"),
+        shutdown=lambda: calls.append("shutdown"),
+        remote=lambda **_: lambda function: function,
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.delitem(sys.modules, "dlrunner.sweeps.engines.ray", raising=False)
+    engine = importlib.import_module("dlrunner.sweeps.engines.ray").RayEngine(NeedsSettings())
+    del sys.modules["dlrunner.sweeps.engines.ray"]
+    engine.close()
+    assert calls == ([] if is_initialized else ["init", "shutdown"])
 
 
 def jobs_of(here: Path) -> list[str]:

@@ -54,14 +54,17 @@ class RayEngine(RemoteEngine):
             raise ConfigError("sweep.needs: Ray has no partition or minutes; use cpus, gpus, memory_gb")
         memory = None if needs.memory_gb is None else int(needs.memory_gb * 2**30)
         options = without_none(num_cpus=needs.cpus or 1, num_gpus=needs.gpus, memory=memory) | needs.more
+        self._is_own = not ray.is_initialized()
+        """Whether the connection to Ray is this engine's, not that of the program that calls dlrunner."""
         try:
-            if not ray.is_initialized():
+            if self._is_own:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             # Each worker runs a single job, so that no state is left for the next one; the sweep handles failures.
             self.perform: Any = ray.remote(max_calls=1, max_retries=0, **options)(lambda call: call())
         except ConnectionError as error:
             raise ConfigError(f"hydra/launcher=ray: the cluster cannot be reached: {error}") from None
         except (ValueError, TypeError) as error:
+            self.close()
             raise ConfigError(f"sweep.needs: {str(error).splitlines()[0]}") from None
 
     def start(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> RayJob:
@@ -71,5 +74,6 @@ class RayEngine(RemoteEngine):
         return submitted
 
     def close(self) -> None:
-        """Disconnect from the cluster; one that was started for this sweep is shut down."""
-        ray.shutdown()
+        """Disconnect from the cluster, and shut down one that was started for this sweep; never those of the caller."""
+        if self._is_own:
+            ray.shutdown()
