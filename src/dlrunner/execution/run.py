@@ -41,7 +41,7 @@ from dlrunner.runs.predecessor import copy_checkpoints, find_predecessor
 from dlrunner.runs.reader import FinishedRun, member_folders
 from dlrunner.runs.tags import keep_tags
 from dlrunner.system.backends import matmul_precision, restored_threads
-from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
+from dlrunner.system.machine import git_state, now, peak_memory_mb, reset_peak_memory, versions
 from dlrunner.system.precision import float32_by_default
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.seeding import generators_lock
@@ -108,6 +108,7 @@ def run(
         float32_by_default(),
         _no_exit(),
     ):
+        reset_peak_memory(checked.device)
         data = checked.build_data()
         identity = identity_of(data)
         why = f" ({checked.settings.precision}: {checked.precision_reason})" if checked.precision_reason else ""

@@ -50,10 +50,27 @@ def devices() -> list[str]:
     return found
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Start to measure the peak memory, so that it is that of this run and not of an earlier one in this process.
+
+    On the host the peak can be reset on Linux alone; elsewhere it is that of the process.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is now the memory in use (see `man 5 proc`)
+    if device.type == "cuda":
+        import torch
+
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # else there is nothing to reset
+            torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Return the peak memory of this process, on the host and on the device."""
+    """Return the peak memory of this process since `reset_peak_memory`, on the host and on the device."""
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        host = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    peak = {"host": round(host, 1)}
     if device.type == "cuda":
         import torch
 
