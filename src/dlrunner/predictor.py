@@ -84,6 +84,11 @@ class Predictor(ABC):
         """
         return {}
 
+    @property
+    def output_formula(self) -> str:
+        """How an answer follows from the outputs of an exported graph, for the model card; empty: as it is."""
+        return ""
+
     def with_types(self, answer: pd.DataFrame) -> pd.DataFrame:
         """Return an answer whose columns of the input, strings as in a text file, have the types of the training table.
 

@@ -147,3 +147,35 @@ def test_another_kind_of_target_is_one_more_class(here: Path) -> None:
     table = task.predictions(batch.targets)
     np.testing.assert_allclose(table["prediction+2"], table["second"], rtol=1e-5)
     assert Target.from_state(task.state(PHASE)["target"]) == Horizon(["price"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "lowest"),
+    [
+        ({}, 0.0),
+        ({}, -5.0),
+        ({"transform": "standard"}, 0.0),
+        ({"transform": "standard"}, -5.0),
+        ({"transform": "log"}, 0.1),
+        ({"transform": "log1p"}, 0.0),
+        ({"power": 1.5}, 0.0),
+        ({"transform": "standard", "quantiles": [0.1, 0.5, 0.9]}, 0.0),
+    ],
+)
+@pytest.mark.parametrize("correction", [1.0, 0.985])
+def test_the_formula_of_a_target_gives_its_answers(settings: dict[str, Any], lowest: float, correction: float) -> None:
+    values = np.random.default_rng(0).gamma(2.0, 3.0, 200) + lowest
+    target = Regression(["sold"], **settings).fit(values)
+    outputs = torch.linspace(-3, 3, 24)
+    outputs = outputs.reshape(8, 3) if "quantiles" in settings else outputs
+    found, _, _ = target.formula(correction).partition("; the outputs of a row in ascending order are its quantiles")
+    given = {"exp": np.exp, "max": np.maximum, "min": np.minimum, "output": outputs.double().numpy()}
+    expected = target.answers(outputs, "sold", correction).to_numpy().squeeze()
+    assert found.startswith("sold = ")
+    np.testing.assert_allclose(eval(found.removeprefix("sold = ").replace("×", "*"), given), expected, rtol=1e-6)
+
+
+def test_the_formula_of_a_target_names_its_classes() -> None:
+    assert Binary(["dear"], ["no", "yes"]).formula().startswith("the probability of yes is 1 / (1 + exp(-output))")
+    assert "(a, b, c) are the softmax" in MultiClass(["kind"], ["a", "b", "c"]).formula()
+    assert "each label (a, b) is 1 / (1 + exp(-output))" in MultiLabel(["a", "b"], ["a", "b"]).formula()

@@ -195,9 +195,12 @@ def test_a_graph_computes_what_torch_computes(kind: str, runs: SmallRuns, dlrun:
     status, out, err = dlrun("export", str(runs[kind]), "--out", "out", "--onnx")
     assert status == 0, out + err
     assert "(tolerance 1e-04)" in out
-    assert "compared with torch by onnxruntime" in (here / "out" / "README.md").read_text()
+    card = (here / "out" / "README.md").read_text()
+    assert "compared with torch by onnxruntime" in card
     checked, state, models = load_models(FinishedRun.read(runs[kind]))
     predictor = predictor_of(checked)(state, models)
+    assert predictor.output_formula in card
+    assert bool(predictor.output_formula) == ("target" in state)
     files = sorted((here / "out").glob("*.onnx"))
     assert len(files) == len(models)
     for file, model in zip(files, models, strict=True):

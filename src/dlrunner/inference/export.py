@@ -102,6 +102,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             files=[*files, *graphs_of, *record, *container],
             difference=difference,
             no_graph=no_graph,
+            formula=predictor.output_formula,
         )
         write_atomic(made / "README.md", card.markdown().encode(errors="backslashreplace"))
     return Exported(folder, ["README.md", *files, *graphs_of, *record, *container], difference, no_graph)

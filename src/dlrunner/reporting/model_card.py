@@ -51,6 +51,8 @@ class Card:
     """Largest difference between the ONNX graph and torch."""
     no_graph: str = ""
     """Why there is no ONNX graph, though one was requested."""
+    formula: str = ""
+    """How an answer follows from the outputs of the graph."""
 
     def markdown(self) -> str:
         """Return the card as Markdown, in which no text of the user is interpreted as markup."""
@@ -71,6 +73,7 @@ class Card:
                 plugins=self.config.get("plugins") or [],
                 difference=self.difference,
                 no_graph=self.no_graph,
+                formula=self.formula,
                 about_model=self._about_model(),
                 data=[(name, value) for name, value in self._about_data(data) if value],
                 results=[(k, metric_value(summary, k, v)) for k, v in (summary.get("final") or {}).items()],

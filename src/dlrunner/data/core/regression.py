@@ -235,6 +235,29 @@ class Regression(Target):
             return f"{self.names[0]}: regression on numbers, logarithm of the mean"
         return f"{self.names[0]}: regression on numbers, {TRANSFORMS[self.transform]}"
 
+    def formula(self, correction: float = 1.0) -> str:
+        """Return the target in its own unit; numbers have all their digits.
+
+        >>> Regression(["sold"], transform="standard", mean=2.5, deviation=4.0, is_nonnegative=True).formula(0.99)
+        'sold = 0.99 × (max(0, output × 4.0 + 2.5))'
+        """
+        if self.power:
+            value = f"exp(min(output, {self.high + 1!r})) × {self.deviation!r}"
+        elif self.transform in ("log", "log1p"):
+            value = "exp(output)" if self.transform == "log" else "exp(output) - 1"
+        else:
+            value = (
+                "output" if (self.deviation, self.mean) == (1, 0) else f"output × {self.deviation!r} + {self.mean!r}"
+            )
+        if self.is_nonnegative and not self.power:
+            value = f"max(0, {value})"
+        if correction != 1:
+            value = f"{correction!r} × ({value})"
+        if self.quantiles:
+            levels = ", ".join(f"{level:g}" for level in self.quantiles)
+            return f"{self.names[0]} = {value}; the outputs of a row in ascending order are its quantiles {levels}"
+        return f"{self.names[0]} = {value}"
+
 
 def significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round numbers to the seven significant digits that a model's outputs have.

@@ -104,6 +104,10 @@ class Target(ABC):
     def description(self) -> str:
         """Describe the target in a few words."""
 
+    def formula(self, correction: float = 1.0) -> str:
+        """Return how an answer follows from the outputs of a model, with all constants, for who uses its graph."""
+        return ""
+
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
         return {"kind": self.kind, **asdict(self)}
@@ -167,6 +171,10 @@ class Binary(Target):
         """Name both classes."""
         return f"{self.names[0]}: {self.classes[1]} against {self.classes[0]}"
 
+    def formula(self, correction: float = 1.0) -> str:
+        """Name the class whose logit the output is."""
+        return f"the probability of {self.classes[1]} is 1 / (1 + exp(-output)), that of {self.classes[0]} the rest"
+
 
 @dataclass(frozen=True)
 class MultiClass(Target):
@@ -225,6 +233,10 @@ class MultiClass(Target):
         """Name some classes."""
         return f"{self.names[0]}: {len(self.classes)} classes ({_few(self.classes)})"
 
+    def formula(self, correction: float = 1.0) -> str:
+        """Name the classes whose logits the outputs are."""
+        return f"the probabilities of the classes ({_few(self.classes)}) are the softmax of the outputs of a row"
+
 
 @dataclass(frozen=True)
 class MultiLabel(Target):
@@ -276,6 +288,10 @@ class MultiLabel(Target):
     def description(self) -> str:
         """Name some labels."""
         return f"{', '.join(self.names[:3])}: {len(self.classes)} labels ({_few(self.classes)})"
+
+    def formula(self, correction: float = 1.0) -> str:
+        """Name the labels whose logits the outputs are."""
+        return f"the probability of each label ({_few(self.classes)}) is 1 / (1 + exp(-output))"
 
 
 def shown(probabilities: NDArray[Any]) -> NDArray[np.float64]:

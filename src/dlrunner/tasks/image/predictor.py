@@ -50,6 +50,11 @@ class ImagePredictor(Predictor):
         return ImageDims(Target.from_state(state["target"]).num_outputs)
 
     @property
+    def output_formula(self) -> str:
+        """Of the target."""
+        return self.target.formula()
+
+    @property
     def text_columns(self) -> Sequence[str]:
         """Files and names of classes."""
         others = (f"prediction_{rank}" for rank in range(2, TOP + 1))

@@ -79,6 +79,11 @@ class TablePredictor(Predictor):
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
 
     @property
+    def output_formula(self) -> str:
+        """Of the target."""
+        return Target.from_state(self.state["target"]).formula(self.state["correction"])
+
+    @property
     def text_columns(self) -> Sequence[str]:
         """Ids, the groups of a forecast, and names of classes."""
         recipe, classes = self.state["recipe"], Target.from_state(self.state["target"]).class_columns

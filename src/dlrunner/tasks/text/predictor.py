@@ -52,6 +52,11 @@ class TextPredictor(Predictor):
         return TextDims(len(words.words), Target.from_state(state["target"]).num_outputs, words.digest, encoder)
 
     @property
+    def output_formula(self) -> str:
+        """Of the target."""
+        return self.target.formula()
+
+    @property
     def text_columns(self) -> Sequence[str]:
         """Texts and names of classes."""
         classes = self.target.class_columns
