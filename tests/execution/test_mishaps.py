@@ -163,6 +163,8 @@ def test_a_module_that_leaves_python_fails_the_run(method: str, dlrun: Dlrun, ra
     assert [json.loads(file.read_text())["status"] for file in summaries] == ["failed"] * (
         name != "quits_in_recommended"
     )
+    status, _, err = dlrun("lr-find", *WORDS, "batch_size=64", f"plugins=[{name}]", f"task._target_={name}.Quits")
+    assert (status, f"SystemExit ({name}.py, line 5)" in err) == ((0, False) if "sizes" in name else (1, True))
 
 
 DAMAGE = {

@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
 from dlrunner.files.paths import forget_empty_variables, user_path
@@ -127,6 +128,11 @@ def _run_reporting_errors(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except SystemExit as left:
+        place = _place_of(left)
+        if place is None:
+            raise
+        return _fail(RunError(f"SystemExit ({place})"), 1)
     except Exception as error:  # a bug, or a user's module: no traceback by default
         if "DLRUNNER_TRACEBACK" in os.environ or "log.level=debug" in _with_log_level(words):
             raise
@@ -134,6 +140,17 @@ def _run_reporting_errors(words: list[str]) -> int:
             return _fail(RunError(f"{os.fsdecode(error.filename)}: {error.strerror}"), 1)
         first = (str(error).splitlines() or [""])[0]
         return _fail(RunError(f"{type(error).__name__}: {first} (DLRUNNER_TRACEBACK=1 shows where)"), 1)
+
+
+def _place_of(left: SystemExit) -> str | None:
+    """Return where a user's module has called `sys.exit()`; None: argparse has (help), or Hydra (its own flags)."""
+    import traceback
+
+    last = traceback.extract_tb(left.__traceback__)[-1]
+    theirs = [module.__file__ or "" for name in ("argparse", "hydra") if (module := sys.modules.get(name))]
+    if last.filename.startswith(tuple(file.removesuffix("__init__.py") for file in theirs if file)):
+        return None
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def _fail(error: Exception, status: int) -> int:
