@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.machinery
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +14,8 @@ from dlrunner.errors import ConfigError
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of libraries: what an installed plugin imports there has versions."""
+
+IMPORT = re.compile(rb"^[ \t]*(?:import[ \t]+([^#;\n]+)|from[ \t]+(\w[\w.]*)[ \t]+import\b)", re.MULTILINE)
 
 _imported_as: dict[Path, tuple[importlib.machinery.ModuleSpec, bytes]] = {}
 """Of each file that was imported: the spec of its module, which a reload replaces, and the content."""
@@ -59,19 +61,20 @@ def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, Path, bytes]]:
 
     Each is the folder that it counts from, its file, and the content.
     """
-    missing = [str(plugin).partition(".")[0] for plugin in plugins]
-    next_to: set[Path] = set()
-    found: set[str] = set()
+    named = [str(plugin).partition(".")[0] for plugin in plugins]
+    missing, next_to, found = list(named), set[Path](), set[str]()
     while missing:
         name = missing.pop(0)
-        spec = None if name in found else _spec(name)
+        if name in found or not (name in named or any(_is_in(home, name) for home in next_to)):
+            continue
         found.add(name)
+        spec = _spec(name)
         folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
         origin = Path(spec.origin) if spec and spec.origin and not folders else None
         files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
         files += [(origin.parent, origin)] if origin and origin.suffix == ".py" and origin.exists() else []
         homes = {folder.parent for folder in folders} | ({origin.parent} if origin else set())
-        if name in {str(plugin).partition(".")[0] for plugin in plugins}:
+        if name in named:
             next_to |= {home for home in homes if home.name not in INSTALLED}
         elif not homes & next_to:
             continue  # of a library, or of Python
@@ -81,19 +84,22 @@ def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, Path, bytes]]:
             missing += [each for each in _imported(content) if each not in found]
 
 
-def _imported(source: bytes) -> list[str]:
-    r"""Return the top names of the modules that a module imports.
+def _is_in(folder: Path, module: str) -> bool:
+    return (folder / f"{module}.py").exists() or (folder / module).is_dir()
 
-    >>> _imported(b"import os.path, torch\nfrom helper import scale\nfrom . import own\n")
+
+def _imported(source: bytes) -> list[str]:
+    r"""Return the top names of the modules that a module imports; a line of a text that looks so is taken for one.
+
+    Parsing would take a second for a plugin that is part of a large package.
+
+    >>> _imported(b"import os.path, torch as t\nif True:\n    from helper import scale\nfrom . import own\n")
     ['os', 'torch', 'helper']
     """
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):  # it is refused later, at import
-        return []
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
-    return list(dict.fromkeys(name.partition(".")[0] for name in names if name))
+    names = []
+    for modules, module in IMPORT.findall(source):
+        names += [module] if module else [each.split()[0] for each in modules.split(b",") if each.strip()]
+    return list(dict.fromkeys(name.partition(b".")[0].decode(errors="replace") for name in names))
 
 
 def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:
