@@ -81,9 +81,10 @@ def test_every_dependency_is_imported() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     sources = "\n".join(file.read_text() for file in (REPOSITORY / "src").rglob("*.py"))
     imported = set(re.findall(r"^\s*(?:from|import) (\w+)", sources, re.MULTILINE))
+    installed = packages_distributions()
     for dependency in project["dependencies"]:
         name = re.split(r"[><=\[]", dependency)[0]
-        modules = {module for module, by in packages_distributions().items() if name in map(str.lower, by)}
+        modules = {module for module, by in installed.items() if name in map(str.lower, by)}
         assert modules & imported, name
 
 
