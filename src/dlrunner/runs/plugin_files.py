@@ -89,7 +89,7 @@ def _is_in(folder: Path, module: str) -> bool:
 
 
 def _imported(source: bytes) -> list[str]:
-    r"""Return the top names of the modules that a module imports; a line of a text that looks so is taken for one.
+    r"""Return the top names of the modules that a module imports; other lines that look like an import count too.
 
     Parsing would take a second for a plugin that is part of a large package.
 
