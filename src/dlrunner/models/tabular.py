@@ -25,6 +25,7 @@ from dlrunner.models.tabular_layers import (
     Head,
     HeadInitial,
     Initial,
+    LinearInitial,
     OneHotLinear,
     OutputRange,
     TabularDims,
@@ -201,7 +202,7 @@ class Linear(Model):
 
     group_names: ClassVar[tuple[str, ...]] = ("layers",)
 
-    def __init__(self, dims: TabularDims, *, init: Initial = "xavier", y_range: OutputRange | None = None) -> None:
+    def __init__(self, dims: TabularDims, *, init: LinearInitial = "zeros", y_range: OutputRange | None = None) -> None:
         super().__init__()
         self.layer, self.dims = OneHotLinear(dims, dims.num_outputs, init), dims
         self.range = output_range(dims, y_range)

@@ -19,6 +19,8 @@ from dlrunner.system.precision import without_autocast
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initial = Literal["kaiming", "xavier", "torch"]
+LinearInitial = Literal["zeros", "kaiming", "xavier", "torch"]
+"""Of a layer that is the whole model: its loss has one minimum, and the start at 0 is near it."""
 HeadInitial = Literal["target_mean", "kaiming"]
 OutputRange = Literal["auto"] | Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -108,7 +110,7 @@ class OneHotLinear(nn.Module):
 
     starts: Tensor
 
-    def __init__(self, dims: TabularDims, width: int, init: Initial) -> None:
+    def __init__(self, dims: TabularDims, width: int, init: LinearInitial) -> None:
         super().__init__()
         sizes = torch.tensor([0, *dims.cardinalities.values()])
         self.register_buffer("starts", sizes.cumsum(0)[:-1], persistent=False)
@@ -169,10 +171,12 @@ def _embedding(rows: int, size: int) -> nn.Embedding:
     return table
 
 
-def initialised_linear(inputs: int, outputs: int, init: Initial) -> nn.Linear:
+def initialised_linear(inputs: int, outputs: int, init: LinearInitial) -> nn.Linear:
     """Return a linear layer."""
     layer = nn.Linear(inputs, outputs)
-    if init != "torch":
+    if init == "zeros":
+        nn.init.zeros_(layer.weight)
+    elif init != "torch":
         fill = nn.init.kaiming_normal_ if init == "kaiming" else nn.init.xavier_normal_
         fill(layer.weight)
     return layer
