@@ -39,8 +39,26 @@ def test_the_last_maps_of_the_pyramid_are_those_of_the_backbone(name: str) -> No
     assert len(sides) >= 4
 
 
-def test_the_layer_groups_are_all_parameters_once_and_a_frozen_encoder_stays() -> None:
-    model = small(backbone="resnet18")
+@pytest.mark.parametrize("stride", [2, 4])
+def test_scores_of_some_pixels_suffice_for_all_of_any_size(stride: int) -> None:
+    model = small(backbone="mobilenet_v2", score_stride=stride).eval()
+    for size in ((64, 64), (50, 67)):
+        assert model(torch.randn(2, 3, *size)).shape == (2, 3, *size)
+    parameters = [sum(each.numel() for each in made.parameters()) for made in (model, small(backbone="mobilenet_v2"))]
+    assert parameters[0] < parameters[1]
+
+
+def test_scores_between_those_of_each_fourth_pixel_are_interpolated() -> None:
+    with torch.no_grad():
+        scores = small(score_stride=4).eval()(torch.randn(1, 3, 64, 64))
+    # The first two are those of the places 1.5 and 5.5.
+    torch.testing.assert_close(scores[..., 2] + scores[..., 5], scores[..., 3] + scores[..., 4])
+    assert (scores[..., 2] - scores[..., 3]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_layer_groups_are_all_parameters_once_and_a_frozen_encoder_stays(stride: int) -> None:
+    model = small(backbone="resnet18", score_stride=stride)
     groups = model.layer_groups()
     assert len(groups) == len(model.group_names)
     ids = [id(parameter) for group in groups for parameter in group.parameters()]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class UNet(Model):
         weights: a file of trained weights of the encoder (.pt, .pth, .safetensors); `none`: random initialisation.
         variant: of mobilenet_v2, see `ImageClassifier`.
         channels: of the decoder's deepest block; each block above has half as many, but no fewer than 32.
+        score_stride: 1, each pixel has scores of its own; 2 or 4: each second or fourth in height and width, with
+            bilinear interpolation between them.
         freeze_norm: the encoder's batch norm keeps its running statistics while its weights are trained.
         average_flips: evaluation and prediction average the log-probabilities of an image and its mirror image, and
             take twice as long.
@@ -62,6 +64,7 @@ class UNet(Model):
         weights: Text | None = None,
         variant: Variant = "torchvision",
         channels: Count = 256,
+        score_stride: Literal[1, 2, 4] = 1,
         freeze_norm: bool = False,
         average_flips: bool = False,
         channels_last: bool = True,
@@ -76,13 +79,13 @@ class UNet(Model):
         self.encoder.train()
         widths = [max(channels >> depth, 32) for depth in range(len(skips) + 1)]
         blocks, before = [], widths[0]
-        for skip, width in zip(reversed(skips), widths, strict=False):
+        for skip, width in zip(reversed(skips[score_stride == 4 :]), widths, strict=False):
             blocks.append(UpBlock(before, skip, width))
             before = width
         self.bridge = _convolutions(deepest, widths[0])
         self.blocks = nn.ModuleList(blocks)
-        self.last = UpBlock(before, 3, widths[-1])
-        self.scores = nn.Conv2d(widths[-1], dims.num_classes, 1)
+        self.last = UpBlock(before, 3, widths[-1]) if score_stride == 1 else None
+        self.scores = nn.Conv2d(before if self.last is None else widths[-1], dims.num_classes, 1)
         self.to(memory_format=self.format)  # type: ignore[call-overload]
 
     @classmethod
@@ -138,16 +141,20 @@ class UNet(Model):
     def _scores(self, images: Tensor) -> Tensor:
         *skips, deepest = self.encoder.pyramid(images)
         maps = self.bridge(deepest)
-        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+        for block, skip in zip(self.blocks, reversed(skips), strict=False):
             maps = block(maps, skip)
-        scores: Tensor = self.scores(self.last(maps, images))
-        return scores
+        scores: Tensor
+        if self.last is not None:
+            scores = self.scores(self.last(maps, images))
+            return scores
+        scores = self.scores(maps)
+        return F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """The lower half of the encoder's stages, the upper half, the decoder."""
         stages = list(self.encoder.stages())
         half = len(stages) // 2
-        decoder = nn.ModuleList([self.bridge, self.blocks, self.last, self.scores])
+        decoder = nn.ModuleList(part for part in (self.bridge, self.blocks, self.last, self.scores) if part is not None)
         return [nn.ModuleList(stages[:half]), nn.ModuleList(stages[half:]), decoder]
 
 
