@@ -20,11 +20,33 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from dlrunner.data.core.target_columns import read_target
+from dlrunner.data.core.targets import MultiLabel
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
 from dlrunner.inference.input_tables import as_table
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_lists_are_labels_where_their_separator_is_named(tmp_path: Path, suffix: str, skip_bad: bool) -> None:
+    """Without a word, each combination would be a class of its own."""
+    rows = [{"text": "x", "tags": ["b", "a"]}, {"text": "y", "tags": []}, {"text": "z", "tags": ["c"]}]
+    file = tmp_path / f"t.{suffix}"
+    if suffix == "jsonl":
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
+    table = read_table(file, Reading(skip_bad=skip_bad))
+    assert [note for note in table.notes if note.startswith("lists")] == [
+        "lists are read as texts like a|b: tags (data.target_separator='|' makes them labels)"
+    ]
+    target, values = read_target(table.frame, "tags", "auto", "|", "auto", table.rows)
+    assert isinstance(target, MultiLabel)
+    assert target.classes == ["a", "b", "c"]
+    assert values.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_the_types_of_parquet_are_kept(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ class RawTable:
     """SQL that reads the table from its files, in any connection; empty where it is in memory."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """The user's file by the path that is read, for messages: of each part, or of a copy."""
+    lists: tuple[int, ...] = ()
+    """Places of columns that are lists in the file."""
     left_out: tuple[int, ...] = ()
     """Places from 0, in all files, of rows that cannot be read and are not in the table."""
     may_end_in_total: bool = True
@@ -253,6 +255,7 @@ def from_relation(
         described = connection.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
     names = [str(row[0]) for row in described]
     types = [str(row[1]) for row in described]
+    lists = tuple(number for number, kind in enumerate(types) if kind.endswith("[]"))
     selected = []
     for number, (name, kind) in enumerate(zip(names, types, strict=True)):
         column = quoted_name(name)
@@ -261,7 +264,7 @@ def from_relation(
     select = f"SELECT {', '.join(selected)} FROM {source}"
     with readable_errors(place):
         connection.execute(f"CREATE VIEW raw AS {select}")
-    return RawTable(connection, place, names, types, first_row, select=select, files=files or {})
+    return RawTable(connection, place, names, types, first_row, select=select, files=files or {}, lists=lists)
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")

@@ -189,6 +189,10 @@ def read_open_table(
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
+    if lists := ", ".join(raw.names[place] for place in raw.lists):
+        raw.notes.append(
+            f"lists are read as texts like a|b: {lists[:200]} (data.target_separator='|' makes them labels)"
+        )
     coded = [] if strings is None else _repeating(raw, schema, strings)
     table = read_known_table(raw, schema, coded=coded)
     for name in table.frame.columns.intersection(coded):  # in the order of the texts that they stand for
