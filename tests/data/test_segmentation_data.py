@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,29 @@ def test_masks_of_every_kind_of_integer_are_the_same(here: Path, paint: Any, suf
     table = read(repainted(write(here / "cells"), paint, suffix))
     np.testing.assert_array_equal(table.mask(2), mask_of(2))
     assert note is None or any(note in each for each in table.notes)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_masks_of_few_bits_keep_their_values(here: Path, bits: int) -> None:
+    """Pillow reads 1 of four bits as 17."""
+    folder = write(here / "cells")
+    for file in (folder / "masks").iterdir():
+        file.write_bytes(grey_png(np.asarray(Image.open(file)), bits))
+    np.testing.assert_array_equal(read(folder).mask(2), mask_of(2))
+
+
+def grey_png(values: Any, bits: int) -> bytes:
+    """Return a PNG of so many bits for each grey value, which Pillow does not write."""
+    each = 8 // bits
+    shifts = np.arange(each)[::-1] * bits
+    lines = (values.reshape(len(values), -1, each) << shifts).sum(axis=2).astype(np.uint8)
+    content = zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", content), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize(

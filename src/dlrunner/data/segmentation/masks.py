@@ -20,6 +20,8 @@ NOT_LABELLED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
 """Names of unlabelled pixels."""
 SMALL_VALUE = 100
 """Where all other values are below this, 255 is ignored."""
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Pillow spreads grey values of two and four bits over 0 to 255: by these steps."""
 COLOURS = (
     *((222, 222, 222), (0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0), (204, 121, 167), (86, 180, 233)),
     *((240, 228, 66), (120, 94, 240), (140, 86, 75), (34, 34, 34), (154, 205, 50), (0, 128, 128), (128, 0, 0)),
@@ -65,7 +67,10 @@ def decode_mask(content: bytes) -> tuple[Image.Image, list[str]]:
     with opened(content) as mask:
         if mask.format == "JPEG":
             raise DataError("is a JPEG, which mixes the values of neighbouring pixels: save masks as PNG")
+        step = GREY_STEPS.get(str(mask.tile[0][3])) if mask.tile else None
         values, remarks = np.asarray(mask), list[str]()
+        if step is not None:
+            values = values // step
         if mask.mode in ("RGB", "RGBA", "LA", "PA"):
             colours, opaque = (values, True) if mask.mode == "RGB" else (values[..., :-1], values[..., -1].min() == 255)
             if not opaque or (colours != colours[..., :1]).any():
