@@ -322,15 +322,17 @@ def test_a_rate_is_suggested(dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> N
     assert "40 steps, " in out or " steps, stopped when the loss diverged" in out
 
 
-def test_a_large_image_is_scaled_back_class_by_class_as_all_at_once() -> None:
+@pytest.mark.parametrize("decoded", [(32, 48), (64, 96)])
+def test_a_large_image_is_scaled_back_class_by_class_as_all_at_once(decoded: tuple[int, int]) -> None:
+    """It is scaled down as the training images were: to data.size, then by task.scale."""
     torch.manual_seed(0)
     model = UNet(SegmentationDims(3), Path("data"), backbone="squeezenet1_1", channels=32).eval()
-    state = {"classes": MaskClasses(["a", "b", "c"], [0, 1, 2]).state(), "size": [32, 48]}
+    state = {"classes": MaskClasses(["a", "b", "c"], [0, 1, 2]).state(), "size": [32, 48], "decoded": decoded}
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
     image = Image.fromarray(pixels).resize((75, 41))
     codes = segment(state, [model], image)
     assert codes.shape == (41, 75)
     with torch.inference_mode():
-        scores = model(normalised(torch.from_numpy(resized(image, (32, 48)))[None], (32, 48)))
+        scores = model(normalised(torch.from_numpy(resized(image, decoded))[None], (32, 48)))
         whole = torch.nn.functional.interpolate(scores, (41, 75), mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(codes, whole.argmax(dim=1)[0].numpy())

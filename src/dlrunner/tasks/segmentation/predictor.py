@@ -209,12 +209,13 @@ def _whole(given: Given | bytes, state: Mapping[str, Any]) -> Image.Image:
 def segment(state: Mapping[str, Any], models: Sequence[Model], image: Image.Image) -> NDArray[np.uint8]:
     """Return the class of each pixel of an image, [height, width] of the image.
 
-    It is scaled as in training; the class scores are scaled back one class after the other, since those of a large
+    It is scaled as in training, to data.size and then to the fraction of the last phase; the class scores are scaled back one class after the other, since those of a large
     image with many classes would not fit into memory.
     """
     device = next(models[0].parameters()).device
     height, width = state["size"]
-    pixels = normalised(torch.from_numpy(resized(image, (height, width)))[None].to(device), (height, width))
+    decoded = resized(image, state.get("decoded", (height, width)))
+    pixels = normalised(torch.from_numpy(decoded)[None].to(device), (height, width))
     scores = torch.stack([forward_pass(model, pixels).outputs.float()[0] for model in models]).mean(dim=0)
     best = torch.full((image.height, image.width), -torch.inf, device=device)
     codes = torch.zeros(best.shape, dtype=torch.uint8, device=device)

@@ -221,8 +221,8 @@ class Segmentation(Task):
         """The classes, how images are scaled, and the column of a table with their paths."""
         size, table = list(self.size_in(phase)), self.table
         return {
-            "classes": table.classes.state(), "size": size, "column": table.column, "white": table.white,
-            "files": dict(self.data.file_settings()), "mean": list(MEAN), "std": list(STD),
+            "classes": table.classes.state(), "size": size, "decoded": list(table.size), "column": table.column,
+            "white": table.white, "files": dict(self.data.file_settings()), "mean": list(MEAN), "std": list(STD),
         }  # fmt: skip
 
 
