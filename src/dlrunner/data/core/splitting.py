@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,12 +98,9 @@ class Splitting:
             raise ConfigError(f"data.valid: must be a fraction between 0 and 1, not {self.valid:g}")
         if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
             raise ConfigError(f"data.valid: must be a fraction or an integer, not {self.valid:g}")
-        for name in ("valid_from", "valid_to", "test_from"):
-            _as_date(getattr(self, name), f"data.{name}")
+        _as_date(self.test_from, "data.test_from")
+        check_days(self.valid_from, self.valid_to, "data.valid_from", "data.valid_to")
         self._check_test()
-        first, last = (_as_date(bound, "") for bound in (self.valid_from, self.valid_to))
-        if first is not None and last is not None and first > last:
-            raise ConfigError(f"data.valid_from: {self.valid_from} is later than data.valid_to, {self.valid_to}")
 
     def _check_test(self) -> None:
         if self.test is not None:
@@ -337,17 +335,38 @@ def _count(wanted: float, total: int) -> int:
 def between(dates: pd.Series[Any], first: str | None, last: str | None) -> Mask:
     """Return which rows lie between two days, both included; None: unbounded."""
     days = dates.dt.normalize()
-    low, high = _as_date(first, "a date"), _as_date(last, "a date")
+    low, high = _as_date(first, ""), _as_date(last, "")
     return np.asarray((days >= (low or days.min())) & (days <= (high or days.max())))
+
+
+def check_days(first: str | None, last: str | None, setting: str, other: str | None = None) -> None:
+    """Check the first and the last day of a period.
+
+    Args:
+        setting: that says the first day.
+        other: that says the last day; None: the same.
+
+    Raises:
+        ConfigError: one of them is not a date, or the first is later than the last.
+    """
+    low, high = _as_date(first, setting), _as_date(last, other or setting)
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"{setting}: {first} is later than {f'{other}, {last}' if other else last}")
+
+
+ISO_DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{8}")
+"""Of 01.08.2014 pandas makes the 8th of January, of 13.08.2014 the 13th of August, and of 2014-08 its first day."""
 
 
 def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
     if text is None:
         return None
     try:
+        if not ISO_DAY.fullmatch(text):
+            raise ValueError
         return pd.Timestamp(text).tz_localize(None).normalize()  # local time, as written
     except ValueError:
-        raise ConfigError(f"{name}: {text!r} is not a date; write it as 2014-08-01") from None
+        raise ConfigError(f"{name}: {text!r} is not a day; write it as 2014-08-01") from None
 
 
 def _stratified(strata: NDArray[Any], fraction: float, test: float, seed: int) -> Parts:

@@ -21,7 +21,7 @@ from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, find, given_place
-from dlrunner.data.core.splitting import Split, Splitting, between
+from dlrunner.data.core.splitting import Split, Splitting, between, check_days
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
     CONTINUOUS,
@@ -106,6 +106,8 @@ class RossmannData(TableSource):
                 f"data.split: {split} is not available for Rossmann; use dates, last_days, random or folds"
             )
         self.splitting.check()
+        if leave_out:
+            check_days(leave_out[0], leave_out[1], "data.leave_out")
         self.leave_out, self.sample = leave_out, sample
         self.lesson, self.open_days = lesson, open_days
         self.history_settings = history_settings(history)

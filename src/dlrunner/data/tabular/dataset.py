@@ -22,7 +22,7 @@ from dlrunner.data.core.once import read_once
 from dlrunner.data.core.periods import period_of
 from dlrunner.data.core.regression import Transform
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.splitting import TRAIN, Parts, Split, Splitting, between
+from dlrunner.data.core.splitting import TRAIN, Parts, Split, Splitting, between, check_days
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
@@ -146,6 +146,8 @@ class TabularData(TableSource):
             *(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold, test, test_from, horizon)
         )
         self.splitting.check()
+        if leave_out:
+            check_days(leave_out[0], leave_out[1], "data.leave_out")
         self.leave_out, self.sample, self.history_settings = leave_out, sample, history_settings(history)
         self.lags, self.rolling_means, self.group = lags or [], rolling_means or [], group or []
         self._check_lags()
