@@ -242,8 +242,24 @@ def test_days_as_floats_are_dates_next_to_missing_ones(tmp_path: Path) -> None:
     assert read.frame["day"].dt.strftime("%Y-%m-%d").fillna("").tolist() == ["2024-01-01", "", "", "2024-03-01"]
     assert not read.bad
     pyarrow.parquet.write_table(pa.table({"day": [20240101.0, 1e19], "y": [1, 2]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"day is 20240101\.0, which is not a date in a known format"):
+    with pytest.raises(DataError, match=r"row 2: day is 1e\+19, which is not a date of the form %Y%m%d"):
         read_table(tmp_path / "t.parquet", dates=["day"])
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize(("bad", "form"), [(20231301, "%Y%m%d"), (99991231, "%Y%m%d"), (0, "days since 1900")])
+def test_a_number_that_is_no_date_does_not_make_seconds_of_the_others(
+    tmp_path: Path, name: str, bad: int, form: str
+) -> None:
+    start = 20230101 if form == "%Y%m%d" else 44927
+    table = pd.DataFrame({"day": [*range(start, start + 28), bad], "y": range(29)})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    row = 30 if name == "t.csv" else 29
+    with pytest.raises(DataError, match=rf"row {row}: day is '?{bad}'?, which is not a date of the form {form}"):
+        read_table(tmp_path / name, dates=["day"])
+    seconds = read_table(tmp_path / name, Reading(date_format="seconds since 1970"), dates=["day"])
+    assert seconds.frame["day"].dt.year.min() == 1970
 
 
 LONG = 1234567890123456789

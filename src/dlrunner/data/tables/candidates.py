@@ -230,14 +230,15 @@ def _glance(candidates: Candidates, values: Sequence[str], hints: Hints) -> None
     if hints.thousands is not None or hints.decimal is not None:  # 812 needs no separator
         numbers = numbers or [NumberFormat(before=before, after=after)]
     if name in hints.dates:
-        dates = [*NUMERIC_DATES, *TEXT_DATES]
+        numbers, dates = [], [*NUMERIC_DATES, *TEXT_DATES]
     else:  # no plain number is a date
         dates = [] if all(_matches(NumberFormat().pattern(), [value]) for value in known) else [*TEXT_DATES]
     if hints.date_format is not None:
         chosen = date_format(hints.date_format)
         dates = [chosen, *(each for each in dates if not each.order or each.name == "ISO 8601")]
     candidates.numbers = [each for each in numbers if _matches(each.pattern(), known)]
-    dates = [each for each in dates if not each.start or _matches(f"{each.start}.*", known)]
+    begun = [hints.date_format, *(each.name for each in dates if not each.start or _matches(f"{each.start}.*", known))]
+    dates = [each for each in dates if each.name in begun]
     candidates.dates = [each for each in dates if _matches(each.pattern, known)]
 
 

@@ -174,7 +174,7 @@ class DateFormat:
     order: Literal["day", "month", "year", ""] = ""
     """What stands first, where several formats have the same pattern."""
     start: str = ""
-    """The pattern of the day, which formats with different clocks share: a quick look."""
+    """What half of the values begin with: of the day, a quick look for formats that have it in common."""
 
     def value(self, text: str) -> str:
         """Return the SQL expression of the time that a string means, NULL where it has another format."""
@@ -369,7 +369,10 @@ NUMERIC_DATES = (
         "make_timestamp(CAST(round((TRY_CAST(replace({}, ',', '.') AS DOUBLE) - 25569) * 86400) AS BIGINT) * 1000000)",
     ),
     DateFormat(
-        "seconds since 1970", r"-?\d{1,10}(\.\d*)?", "make_timestamp(TRY_CAST(TRY_CAST({} AS DOUBLE) * 1e6 AS BIGINT))"
+        "seconds since 1970",
+        r"-?\d{1,10}(\.\d*)?",
+        "make_timestamp(TRY_CAST(TRY_CAST({} AS DOUBLE) * 1e6 AS BIGINT))",
+        start=r"-?\d{9,10}",  # else a single 20231301 would make seconds of all days written as numbers
     ),
     DateFormat(
         "milliseconds since 1970",

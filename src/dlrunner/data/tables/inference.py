@@ -319,14 +319,7 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
     if kind == "TIMESTAMP":
         return Column(name, "date", format="ISO 8601"), found
     if name in hints.dates and kind in ("BIGINT", "DOUBLE"):
-        text = whole_as_text(column) if kind == "DOUBLE" else f"CAST({column} AS VARCHAR)"
-        fits = [f"count_if({known} AND ({each.value(text)}) IS NULL)" for each in NUMERIC_DATES]
-        misfits = table.aggregate(*fits)
-        dates = [each for each, count in zip(NUMERIC_DATES, misfits, strict=True) if count == 0]
-        if not dates:
-            row, value = table.first_where(known, column)
-            raise DataError(f"{table.rows.at(row)}: {name} is {value}, which is not a date in a known format")
-        return Column(name, "date", format=dates[0].name), found
+        return _numbers_as_dates(table, name, known, hints.date_format), found
     if kind == "BOOLEAN":
         return Column(name, "boolean"), found
     if long and not fractions and kind == "BIGINT":
@@ -337,3 +330,29 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
             found, num_bad=int(num_bad), bad_example=f"{table.rows.short(row)}: {value}"
         )
     return Column(name, "number" if fractions else "integer"), found
+
+
+def _numbers_as_dates(table: RawTable, name: str, known: str, given: str | None) -> Column:
+    """Return a column of numbers as dates in the first format that all of them have.
+
+    Args:
+        known: the SQL condition that a value is not missing.
+        given: the format of the setting; others are not tried where it is one of numbers.
+
+    Raises:
+        DataError: no format reads them all.
+    """
+    source = table.column(name)
+    text = whole_as_text(source) if table.type_of(name) == "DOUBLE" else f"CAST({source} AS VARCHAR)"
+    formats = [each for each in NUMERIC_DATES if each.name == given] or NUMERIC_DATES
+    bad = [f"({known} AND ({each.value(text)}) IS NULL)" for each in formats]
+    begun = [f"count_if({known} AND regexp_matches({text}, {literal('^' + each.start)}))" for each in formats]
+    total, *counts = table.aggregate(f"count_if({known})", *(f"count_if({each})" for each in bad), *begun)
+    possible = [i for i, each in enumerate(formats) if each.name == given or counts[len(formats) + i] * 2 >= total]
+    best = min(possible, key=lambda i: counts[i])
+    if counts[best] == 0:
+        return Column(name, "date", format=formats[best].name)
+    row, value = table.first_where(bad[best], source)
+    form = "in a known format" if counts[best] == total else f"of the form {formats[best].name}, as the others are"
+    reason = f"{name} is {value}, which is not a date {form}; {counts[best]:,} such row(s) in all"
+    raise DataError(f"{table.rows.at(row)}: {reason}")
