@@ -141,6 +141,15 @@ def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None
     assert numbers.dt.day.tolist() == [1, 2]
 
 
+def test_dates_may_be_categories() -> None:
+    days = pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-01", "NaT"]))
+    found = TabularPreprocessor.fit(pd.DataFrame({"day": days}), ["day"], [])
+    assert found.categories == {"day": ["2020-01-01", "2020-01-02"]}
+    later = pd.Series(pd.to_datetime(["2020-01-02 00:00", "2020-01-02 12:00"]))
+    assert found.codes(pd.DataFrame({"day": days}))[:, 0].tolist() == [1, 2, 1, 0]
+    assert found.codes(pd.DataFrame({"day": later}))[:, 0].tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -323,6 +323,8 @@ def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) ->
 def category_values(column: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column's values as integers, floats or strings, independent of how the file was read.
 
+    Dates are strings of their own, whatever times the other rows have.
+
     >>> category_values(pd.Series([1.0, None, 2.0])).tolist(), category_values(pd.Series([True, False])).tolist()
     ([1, <NA>, 2], ['True', 'False'])
     """
@@ -333,4 +335,8 @@ def category_values(column: pd.Series[Any]) -> pd.Series[Any]:
     if pd.api.types.is_float_dtype(column):
         are_integers = (column.dropna() % 1 == 0).all()
         return column.astype("Int64") if are_integers else column
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column.map({each: str(each).removesuffix(" 00:00:00") for each in column.dropna().unique()}).astype(
+            object
+        )
     return column.where(column.isna(), column.astype(str))
