@@ -124,6 +124,16 @@ def test_a_group_without_known_targets_is_noted(here: Path) -> None:
     assert rows.notes[-1] == "1 row(s) are of groups (store) without known targets"
 
 
+def test_groups_of_numbers_are_found_again_without_their_fractions() -> None:
+    days = np.arange(10)
+    known = pd.DataFrame({"litres": [0.5] * 10 + [1.0] * 10})
+    settings = LagSettings("sold", 1, "day", [1], [], ["litres"])
+    targets = KnownTargets.of_rows(settings, known, np.tile(days, 2), np.arange(20.0))
+    new = pd.DataFrame({"litres": [1.0, 1.0]})
+    assert not targets.unknown_groups(new).any()
+    assert targets.columns(new, np.array([9, 10]))["sold_lag_1"].tolist() == [18, 19]
+
+
 def test_known_targets_survive_a_checkpoint() -> None:
     table = sales()
     settings = LagSettings("sold", HORIZON, "day", [7], [28], ["store"])

@@ -172,12 +172,19 @@ class KnownTargets:
 
 def group_keys(frame: pd.DataFrame, group: Sequence[str]) -> NDArray[Any]:
     """Return the key of each row's group, the same however the columns were read; rows without one are a group too."""
-    read = [category_values(frame[name]) for name in group]
-    columns = [values.astype(str).where(values.notna(), "").to_numpy(object) for values in read]
+    columns = [_as_strings(category_values(frame[name])) for name in group]
     keys = np.full(len(frame), "", dtype=object)
     for number, column in enumerate(columns):
         keys = column if number == 0 else keys + SEPARATOR + column
     return keys
+
+
+def _as_strings(values: pd.Series[Any]) -> NDArray[Any]:
+    """Return the values of a column as strings: 1.0 is 1, whether or not another row has 1.5."""
+    strings = values.astype(str)
+    if pd.api.types.is_float_dtype(values):
+        strings = strings.str.removesuffix(".0")
+    return strings.where(values.notna(), "").to_numpy(object)
 
 
 def _at(table: Floats, groups: Ints, at: Ints) -> Floats:
