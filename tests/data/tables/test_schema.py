@@ -83,3 +83,10 @@ def test_dates_that_three_formats_read_name_two_that_differ(tmp_path: Path) -> N
     assert found.doubt == (
         "01/01/10 may be 01 Jan 2010 or 10 Jan 2001: set data.date_format='%d/%m/%y' or data.date_format='%y/%m/%d'"
     )
+
+
+@pytest.mark.parametrize("values", [[1, 0, 2], [1.0, 0.0, 2.0]])
+def test_numbers_that_are_neither_0_nor_1_are_no_booleans(values: list[float]) -> None:
+    read = read_frame(pd.DataFrame({"b": values}), Schema((Column("b", "boolean"),)), ["b"], Path("new.csv"))
+    assert read.frame["b"].tolist() == [True, False, None]
+    assert [each.row for each in read.bad] == [2]

@@ -120,10 +120,10 @@ def expression(table: RawTable, column: Column) -> str:
             return source
         text = whole_as_text(source) if kind == "DOUBLE" else f"CAST({source} AS VARCHAR)"
         return column.date_format.value(f"({text})")
-    if column.type == "boolean":
-        return source if kind == "BOOLEAN" else f"({source} = 1)"
     if kind == "TIMESTAMP":
-        raise DataError(f"{table.place}: {column.name} holds dates, not numbers")
+        raise DataError(f"{table.place}: {column.name} holds dates, not {column.type}s")
+    if column.type == "boolean":
+        return source if kind == "BOOLEAN" else f"(CASE {source} WHEN 1 THEN true WHEN 0 THEN false END)"
     if kind == "DOUBLE":
         return f"bounded({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
