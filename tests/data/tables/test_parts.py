@@ -215,6 +215,12 @@ def test_the_totals_of_all_parts_are_left_out(tmp_path: Path) -> None:
     assert "the last rows of 2 files are left out: they sum up the others (day is Sum:)" in table.notes
 
 
+@pytest.mark.parametrize("word", ["Grand Total", "Gesamtergebnis", "Total general", "Totale complessivo"])
+def test_the_total_of_a_pivot_table_is_left_out(word: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"shop;sales\na;10\nb;20\nc;30\n{word};60\n")
+    assert read_table(tmp_path / "t.csv").frame["sales"].tolist() == [10, 20, 30]
+
+
 def test_a_category_total_within_a_part_is_no_total(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("kind,n\nTotal,1\nOther,2\nTotal,3\n")
     (tmp_path / "2.csv").write_text("kind,n\nOther,4\nTotal,5\n")

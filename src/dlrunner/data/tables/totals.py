@@ -24,6 +24,7 @@ TOTALS = (
         "durchschnitt",
     ),
     *("somme", "total général", "moyenne", "totale", "totaal", "total general", "suma", "razem", "summa", "yhteensä"),
+    *("gesamtergebnis", "totale complessivo", "eindtotaal", "total geral", "suma końcowa"),  # of pivot tables
     *("итого", "合計", "总计", "합계"),
 )
 """First value of such a row."""
