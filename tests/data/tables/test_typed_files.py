@@ -309,3 +309,15 @@ def test_a_sheet_without_rows_is_passed_over(tmp_path: Path) -> None:
     read = read_table(tmp_path / "t.xlsx")
     assert read.frame["a"].tolist() == [1, 2]
     assert any("the sheet Data is read" in note for note in read.notes)
+
+
+def test_blank_rows_of_a_sheet_are_no_rows_and_count_in_messages(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for cells in ([], [], ["x", "y"], [1, 2], [None, ""], *([[row, row] for row in range(40)]), [3, "bad"]):
+        book.active.append(cells)
+    book.save(tmp_path / "t.xlsx")
+    read = read_table(tmp_path / "t.xlsx")
+    assert read.frame["x"].tolist() == [1, *range(40), 3]
+    assert [read.rows.short(row) for row in (0, 1, 41)] == ["row 4", "row 6", "row 46"]
+    assert len(read_new_rows(tmp_path / "t.xlsx")) == 42

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import re
 import sqlite3
@@ -190,7 +191,8 @@ def open_excel(stack: contextlib.ExitStack, path: Path, skip_bad: bool = False) 
     try:
         with path.open("rb") as file:
             book = python_calamine.CalamineWorkbook.from_filelike(file)
-            sheets = [(name, book.get_sheet_by_name(name).to_python(skip_empty_area=True)) for name in book.sheet_names]
+            sheets = [book.get_sheet_by_name(name) for name in book.sheet_names]
+            filled = [(sheet, rows) for sheet in sheets if (rows := sheet.to_python(skip_empty_area=True))]
     except python_calamine.CalamineError as error:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -199,10 +201,10 @@ def open_excel(stack: contextlib.ExitStack, path: Path, skip_bad: bool = False) 
                 f"{path} is {kind_of(head) or 'text'}, not an Excel file: text ends in .csv or .tsv"
             ) from None
         raise DataError(f"{path} is damaged or cannot be read: {error}") from None
-    filled = [(name, rows) for name, rows in sheets if rows]
     if not filled:
         raise DataError(f"{path} is empty")
-    name, rows = next((each for each in filled if len(each[1]) > 1), filled[0])
+    sheet, rows = next((each for each in filled if len(each[1]) > 1), filled[0])
+    first_row = 2 + (sheet.start[0] if sheet.start else 0)
     skipped = num_titles([[as_text(value) for value in row] for row in rows[:20]])
     title = ", ".join(text for value in rows[0] if (text := as_text(value))) if skipped else ""
     rows = rows[skipped:]
@@ -212,15 +214,19 @@ def open_excel(stack: contextlib.ExitStack, path: Path, skip_bad: bool = False) 
     if skipped:
         notes.append(f"the rows above the header are left out: {title[:80]}")
     if len(filled) > 1:
-        notes.append(f"the sheet {name} is read; there are {len(filled)} sheets")
+        notes.append(f"the sheet {sheet.name} is read; there are {len(filled)} sheets")
     below = [[as_text(value) for value in row] for row in rows[1:RECORDS]]
     if is_second_header(below):
         notes.append(second_header_note(below[0], path, skip_bad))
-        rows, skipped = rows[1:], skipped + 1
-    columns = [_cells([row[number] for row in rows[1:]]) for number in range(len(names))]
+        rows, first_row = rows[1:], first_row + 1
+    first_row += skipped
+    are_filled = [any(cell not in (None, "") for cell in row) for row in rows[1:]]
+    records = list(itertools.compress(rows[1:], are_filled))
+    columns = [_cells([row[number] for row in records]) for number in range(len(names))]
     given = pa.table(columns, names=[f"c{i}" for i in range(len(names))])
-    raw = from_arrow(stack, given, names, path, first_row=2 + skipped)
+    raw = from_arrow(stack, given, names, path, first_row=first_row)
     raw.notes += notes
+    raw.left_out = tuple(row for row, is_filled in enumerate(are_filled) if not is_filled)  # as blank lines of a text
     return raw
 
 
