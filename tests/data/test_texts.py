@@ -112,6 +112,21 @@ def test_token_files_stay_as_they_are_with_their_own_unk_and_empty_lines(here: P
     assert table.split.tolist() == [TRAIN, TRAIN, TRAIN, VALID]
 
 
+def test_plain_text_is_a_table_where_a_column_is_named_and_else_a_text_a_line(here: Path) -> None:
+    (here / "mails.txt").write_text("nr\tbody\n" + "".join(f"{row}\tbig boat\n" for row in range(20)))
+    (here / "mails.data.txt").write_text("a big boat\n" * 20)
+    table = TextData(here, path="mails.txt", text="body", min_freq=1).read()
+    assert len(table.split) == 20
+    assert set(table.vocabulary.words) == {"<unk>", "<pad>", "<eos>", "big", "boat"}
+    lines = TextData(here, path="mails.data.txt", min_freq=1).read()
+    assert (len(lines.split), lines.column) == (20, None)
+    assert read_texts(Path("mails.txt"), "body", None).texts == ["big boat"] * 20
+    (here / "texts").mkdir()
+    (here / "texts" / "a.txt").write_text("a big boat")
+    with pytest.raises(ConfigError, match=r"data\.text: .*texts is not a table"):
+        TextData(here, path="texts", text="body").read()
+
+
 def test_texts_of_several_tables_are_named_by_their_file_and_row(here: Path) -> None:
     (here / "parts").mkdir()
     (here / "parts" / "1.csv").write_text("text,label\none,a\ntwo,b\n")

@@ -84,6 +84,11 @@ class Wanted:
     keep_bad: bool = False
     """For prediction: texts that cannot be read stay, empty; else they are left out, or the first one is an error."""
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether a column is named: plain text is then a table."""
+        return self.column is not None or bool(self.target)
+
 
 def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents:
     """Return the documents of a folder or archive of .txt files, a file with a text a line, or a table.
@@ -100,25 +105,24 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
     if path is None:
         return _documents_of_table(None, wanted)
     if str(path) == STANDARD_INPUT:
-        is_table = wanted.column is not None or bool(wanted.target)
-        copy = _standard_input(".csv" if is_table else ".txt")
+        copy = _standard_input(".csv" if wanted.names_columns else ".txt")
         given = Path("standard input")
-        if not is_table:
+        if not wanted.names_columns:
             return _documents_of_lines(copy, wanted, given)
         found = _documents_of_table(copy, wanted)
         return replace(found, place=replace(found.place, place=given))
     if not path.exists():
         if not glob.has_magic(str(path)):
             raise ConfigError(f"data.path: {not_found(path, 'file or folder')}")
-        if path.suffix.lower() in LINES:
+        if path.suffix.lower() in LINES and not wanted.names_columns:
             raise ConfigError(f"data.path: {path}: only tables may come in parts; give the folder of the texts")
         return _documents_of_table(path, wanted)
     if path.is_dir() or (path.name.lower().endswith(ARCHIVES) and suffix_of(path.with_suffix("")) is None):
         return _documents_below(path, wanted)
-    suffixes = [s.lower() for s in path.suffixes]
-    if any(suffix in TABLES for suffix in suffixes):
+    suffix = next((each for each in map(str.lower, reversed(path.suffixes)) if each in (*TABLES, *LINES)), None)
+    if suffix in TABLES or (wanted.names_columns and suffix_of(path)):
         return _documents_of_table(path, wanted)
-    if any(suffix in LINES for suffix in suffixes) or not suffixes:
+    if suffix in LINES or not path.suffixes:
         return _documents_of_lines(path, wanted)
     raise ConfigError(
         f"data.path: {path} is not a folder, and its name has neither the suffix of a table ({', '.join(TABLES)}) "
@@ -140,7 +144,7 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
     notes += [*hidden_notes([name for name in texts if is_hidden(name)], "text"), *skipped_notes(listing.skipped)]
     notes += place.damage_notes(wanted.keep_bad or wanted.reading.skip_bad)
-    _check_settings(path, wanted.reading)
+    _check_settings(path, wanted)
     if not names:
         raise DataError(". ".join([f"{path} holds no texts (files that end in .txt)", *notes]))
     if not wanted.keep_bad:
@@ -220,21 +224,23 @@ def _standard_input(suffix: str) -> Path:
     return copy
 
 
-def _check_settings(path: Path, reading: Reading) -> None:
+def _check_settings(path: Path, wanted: Wanted) -> None:
     """Check that no setting of tables is given for other texts.
 
     Raises:
         ConfigError: one is.
     """
+    if wanted.column is not None:
+        raise ConfigError(f"{wanted.setting}: {path} is not a table: each .txt file or line in it is a text")
     for name in ("schema", "date_format", "decimal", "thousands"):
-        if getattr(reading, name) is not None:
+        if getattr(wanted.reading, name) is not None:
             raise ConfigError(f"data.{name}: {path} is not a table")
 
 
 def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) -> Documents:
     """Return the documents of a file with a text a line; `file` is its name in messages."""
     file = file or path
-    _check_settings(file, wanted.reading)
+    _check_settings(file, wanted)
     try:
         with open_compressed(path) as stream:
             content = stream.read()
