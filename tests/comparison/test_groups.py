@@ -108,6 +108,17 @@ def test_a_setting_decided_from_the_data_and_the_others_is_omitted(here: Path) -
     assert compared("runs/*").settings == ("model", "optim.weight_decay"), "it was given in one of the runs"
 
 
+def test_seeds_for_which_a_setting_was_decided_differently_are_of_one_group(here: Path) -> None:
+    for seed, lr in enumerate([0.0041, 0.0037, 0.0037]):
+        settings = {"optim.lr": lr, "seed": seed}
+        write_run(here / "runs" / f"auto-{seed}", 0.8, settings, typed=["optim.lr", "seed"], auto={"optim.lr": lr})
+    (group,) = compared("runs/*").groups
+    assert len(group.values) == 3
+    write_run(here / "runs" / "typed", 0.7, {"optim.lr": 0.01, "seed": 0})
+    found = {group.settings["optim.lr"]: len(group.values) for group in compared("runs/*").groups}
+    assert found == {0.01: 1, "auto": 3}
+
+
 def test_a_typed_setting_is_shown_next_to_the_option(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
     write_run(here / "runs" / "b", 0.8, {"optim": "adam"})

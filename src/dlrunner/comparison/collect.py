@@ -56,7 +56,7 @@ class Row:
     validation: str = ""
     """Digest of the validation rows and their targets; empty in older runs."""
     decided: frozenset[str] = frozenset()
-    """Names of the settings that were decided from the data and the other settings."""
+    """Names of the settings that were `auto`, and decided from the data and the other settings."""
 
     @property
     def value(self) -> float:
@@ -138,7 +138,7 @@ def read_row(path: Path) -> Row:
         directions,
         data=str(data.get("sha256") or data.get("digest") or data.get("name") or ""),
         validation=str(data.get("validation") or ""),
-        decided=frozenset(auto) - typed,
+        decided=frozenset(auto),
     )
 
 

@@ -119,6 +119,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
             notes.append(
                 f"{'higher' if rows[0].higher_is_better else 'lower'} {rows[0].metric} is assumed to be better"
             )
+    rows = as_requested(rows)
     varied = varied_settings(rows)
     others = [name for name in differing_settings(rows) if name not in REPEATS]
     chosen = [_varied_name(name, rows, varied) for name in by] or others
@@ -200,6 +201,20 @@ def full_name(word: str, known: Iterable[str], option: str) -> str:
     raise ConfigError(f"{option}: there is no {word!r} among these runs; {did_you_mean(word, names)}")
 
 
+def as_requested(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with `auto` for the settings that were decided differently: for another model, data or seed.
+
+    What was decided is no difference between requests, and the seeds of one request are of one group. A setting that
+    was decided to be the same in all rows keeps its value, as one that was typed.
+    """
+    values: dict[str, set[Hashable]] = {}
+    for row in rows:
+        for name in row.decided:
+            values.setdefault(name, set()).add(frozen(row.settings.get(name)))
+    differing = {name for name, found in values.items() if len(found) > 1}
+    return [replace(row, settings={**row.settings, **dict.fromkeys(row.decided & differing, "auto")}) for row in rows]
+
+
 def varied_settings(rows: Sequence[Row]) -> dict[str, list[Hashable]]:
     """Return the settings that differ between rows, with their values by row."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
@@ -212,18 +227,13 @@ def differing_settings(rows: Sequence[Row]) -> list[str]:
 
     A setting is implied by the choice of its section (`optim.betas` by `optim`), the task and the experiment if its
     values follow from them, unless it was typed: `optim=sgd optim.lr=0.1` compared with `optim=adam` shows both.
-    One that was decided from the data in all rows is implied by the data and the other settings.
     """
     varied = varied_settings(rows)
     typed = {name for row in rows for name in row.typed}
-    decided = frozenset.intersection(*(row.decided for row in rows))
-    given = [values for name, values in varied.items() if name not in decided and name not in REPEATS]
 
     def is_implied(name: str) -> bool:
         choices = dict.fromkeys((name.partition(".")[0], "task", "experiment"))
         implying = [varied[choice] for choice in choices if choice != name and None not in varied.get(choice, [None])]
-        if name in decided:
-            implying = [*given, [row.data for row in rows]]
         values = list(zip(*implying, strict=True))
         return bool(values) and len(set(zip(values, varied[name], strict=True))) == len(set(values))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dlrunner.comparison.collect import Row, flatten, frozen, read_row
-from dlrunner.comparison.groups import differing_settings
+from dlrunner.comparison.groups import as_requested, differing_settings
 from dlrunner.comparison.jobs import jobs_of, moved
 from dlrunner.comparison.validation import validation_sets
 from dlrunner.errors import ConfigError
@@ -27,7 +27,7 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
     | column | content |
     |---|---|
     | `job`, `status` | number; done, failed, interrupted, killed, running, not started … |
-    | `optim`, `optim.lr`, `seed` … | the settings that differ, with their types: numbers, texts, booleans, lists |
+    | `optim`, `optim.lr`, `seed` … | the settings that differ, in their types; `auto` where it became several values |
     | `valid/rmse`, `train/loss` … | metrics of the last epoch, NaN for jobs that are not done |
     | `seconds`, `path` | of training; absolute path of the run folder, None if there is none |
     | `validation_set` | only values of the same set are comparable: the runs validated on the same rows |
@@ -46,7 +46,8 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
         raise ConfigError(f"{path} is not a sweep folder: it has neither results.csv nor jobs/")
     jobs = jobs_of(folder)
     runs = {job: _row(moved(folder, run)) for job, (status, run, _) in jobs.items() if status == "done"}
-    rows = {job: row for job, row in runs.items() if row}
+    found = {job: row for job, row in runs.items() if row}
+    rows = dict(zip(found, as_requested(list(found.values())), strict=True))
     requests = {job: _request(folder / "jobs" / job / "request.json") for job in jobs}
     settings = {job: rows[job].settings if job in rows else requests[job][1] for job in jobs}
     names = _differing(list(requests.values()), list(settings.values())) or differing_settings(list(rows.values()))
