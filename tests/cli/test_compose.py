@@ -11,6 +11,7 @@ from hydra.version import getbase
 from omegaconf import DictConfig
 
 from dlrunner.cli import compose as composing
+from dlrunner.errors import ConfigError
 
 
 def test_compositions_of_the_files_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +43,11 @@ def test_a_program_that_uses_hydra_itself_is_left_as_it_is(here: Path, monkeypat
         assert str(getbase()) == "1.2"
         assert hydra.compose("app").size == 3  # with a file that dlrunner refuses among its own
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_an_entry_of_a_list_is_named_by_its_number() -> None:
+    phases = "phases=[{epochs:1,lr:0.1},{epochs:2}]"
+    assert composing.compose(["task=collab", phases, "phases.1.lr=0.5"])["phases"][1] == {"epochs": 2, "lr": 0.5}
+    for word in ("phases.2.lr=0.5", "phases.last.lr=0.5", "phases[1].lr=0.5"):
+        with pytest.raises(ConfigError, match=r"numbers, from 0: phases\.\d\.lr="):
+            composing.compose(["task=collab", phases, word])

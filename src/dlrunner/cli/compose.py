@@ -46,6 +46,8 @@ OWN_SETTINGS = {
 }
 """Settings of dlrunner that replace those of Hydra's launchers and sweepers."""
 
+ENTRIES = "the entries of a list are named by their numbers, from 0"
+
 TOO_DEEP = "the configuration has too many nested lists or sections"
 
 
@@ -105,7 +107,7 @@ def compose_jobs(
             for override in overrides:
                 if _is_choice(override, known):
                     continue
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+                _set(config, override)
             plain = _to_plain(config, chosen)
             _check_phases(plain, overrides)
             yield plain
@@ -115,6 +117,18 @@ def compose_jobs(
             yield ConfigError(" ".join(str(error).split()).partition(" full_key:")[0])
         except RecursionError:
             yield ConfigError(TOO_DEEP)
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Set a value.
+
+    Raises:
+        ConfigError: a list has no such entry.
+    """
+    try:
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+    except (IndexError, TypeError):
+        raise ConfigError(f"{override.input_line}: there is no such entry; {ENTRIES}: phases.0.lr=0.1") from None
 
 
 def _check_phases(config: Mapping[str, Any], overrides: Sequence[Override]) -> None:
@@ -130,7 +144,7 @@ def _check_phases(config: Mapping[str, Any], overrides: Sequence[Override]) -> N
         if own and all(phase.get(own) is not None for phase in phases):
             raise ConfigError(
                 f"{override.input_line}: has no effect, since every phase sets its {own}; leave it out, or change "
-                f"phases[0].{own} …"
+                f"phases.0.{own} …"
             )
 
 
@@ -241,6 +255,9 @@ def _is_readable(word: str) -> bool:
 
 def _advice(name: str, value: str) -> str:
     """Return what to type for a setting that cannot be read."""
+    if re.search(r"\[\d+\]", name):
+        numbered = re.sub(r"\[(\d+)\]", r".\1", name)
+        return f"{ENTRIES}: {numbered}={value}"
     if not re.fullmatch(r"[~+]*[\w./@:-]+", name, re.ASCII) or value.strip().startswith("{"):
         file = "others go in a file, conf/experiment/mine.yaml, and experiment=mine uses it"
         return f"names of settings, and keys as in {{key: 1}}, have letters, digits and _ of ASCII alone; {file}"
