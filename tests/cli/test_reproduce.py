@@ -37,6 +37,11 @@ def test_seeds_are_checked_by_a_one_sided_t_test() -> None:
     assert judge_seeds([0.9], 0.92, True)[0] == "missed"
 
 
+def test_equal_seeds_are_judged_without_a_warning_of_the_library() -> None:
+    assert judge_seeds([0.8] * 3, 0.81, False) == ("reached", 1.0, None)
+    assert judge_seeds([0.8] * 3, 0.79, False) == ("missed", 0.0, None)
+
+
 def test_few_seeds_are_judged_by_the_std_of_the_table_and_five_by_their_own() -> None:
     close = [0.8720, 0.8721, 0.8719, 0.8720]
     assert judge_seeds(close, 0.87, False)[0] == "missed"
