@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import dlrunner
-from dlrunner.cli.sweep_files import frozen
+from dlrunner.cli.sweep_files import frozen, write_down
 from dlrunner.runs.tags import Tags, read_tags
-from dlrunner.sweeps.folder import SweepDirectory, status_of
+from dlrunner.sweeps.folder import JobStatus, SweepDirectory, status_of
 from tests.conftest import QUICK, Dlrun, Forked, ratings_table, start
 
 PLUGIN = """
@@ -164,3 +164,16 @@ def test_the_jobs_of_a_sweep_over_initial_weights_are_known_as_done(
     assert dlrun(*sweep)[0] == 0
     assert "finished: 2 of 2" in dlrun(*sweep)[1]
     assert "2 of 2 jobs are finished" in dlrun(*sweep, "sweep.dry_run=true")[1]
+
+
+def test_jobs_are_stored_for_the_values_of_the_environment_variables_that_were_typed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["task=collab", "precision=${oc.env:PRECISION}", "seed=0,1"]
+    monkeypatch.setenv("PRECISION", "fp32")
+    path, jobs = frozen(words)
+    with SweepDirectory(path) as folder:
+        write_down(folder, words, jobs, {job.number: JobStatus("new", job.signature) for job in jobs})
+    assert frozen(words)[0] == path
+    monkeypatch.setenv("PRECISION", "bf16")
+    assert [job.config["precision"] for job in frozen(words)[1]] == ["bf16", "bf16"]

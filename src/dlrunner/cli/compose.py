@@ -177,15 +177,20 @@ class Changes:
         return {name: shown(before) if name in known else "not set" for name, before, _ in differing}
 
 
-def composition_inputs() -> str:
-    """Return a digest of all inputs of a composition except the overrides: files, their variables, Hydra."""
+def composition_inputs(words: Sequence[str] = ()) -> str:
+    """Return a digest of all inputs of a composition except the overrides: files, environment variables, Hydra.
+
+    Args:
+        words: overrides, of which only the variables that they refer to count.
+    """
+    texts = [word.encode(errors="backslashreplace") for word in words]
     digest = hashlib.sha256(f"{hydra.__version__} {version('omegaconf')}".encode())
     for folder in conf_dirs():
         for file in sorted(folder.rglob("*.yaml")):
-            text = file.read_bytes()
-            digest.update(os.fsencode(file) + b"\0" + text + b"\0")
-            for name in re.findall(rb"oc\.env:\s*(\w+)", text):
-                digest.update(os.environb.get(name, b"\0"))
+            texts.append(file.read_bytes())
+            digest.update(os.fsencode(file) + b"\0" + texts[-1] + b"\0")
+    for name in re.findall(rb"oc\.env:\s*['\"]?(\w+)", b"\0".join(texts)):
+        digest.update(name + b"=" + os.environb.get(name, b"\0") + b"\0")
     return digest.hexdigest()
 
 

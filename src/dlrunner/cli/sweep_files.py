@@ -65,9 +65,9 @@ def _use_the_same_runs(jobs: Sequence[Job], choices: Sequence[Sequence[str]], co
 
 
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
-    """Return a digest of all that determines the jobs of a sweep: words, configuration files, code."""
+    """Return a digest of all that determines the jobs of a sweep: words, files, environment variables, code."""
     named = plugins if isinstance(plugins, list) else []  # any other type is refused with the jobs
-    text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "config"))])
+    text = json.dumps([list(words), composition_inputs(words), code_digest(named, also=("cli", "config"))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
