@@ -209,8 +209,8 @@ def _whole(given: Given | bytes, state: Mapping[str, Any]) -> Image.Image:
 def segment(state: Mapping[str, Any], models: Sequence[Model], image: Image.Image) -> NDArray[np.uint8]:
     """Return the class of each pixel of an image, [height, width] of the image.
 
-    It is scaled as in training, to data.size and then to the fraction of the last phase; the class scores are scaled back one class after the other, since those of a large
-    image with many classes would not fit into memory.
+    It is scaled as in training, to data.size and then to the fraction of the last phase. The class scores are scaled
+    back one class after the other, since those of a large image with many classes would not fit into memory.
     """
     device = next(models[0].parameters()).device
     height, width = state["size"]
