@@ -52,6 +52,13 @@ def test_dot_is_the_dot_product_of_two_rows() -> None:
     torch.testing.assert_close(model(USERS, ITEMS), torch.stack(expected))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "settings"), [(DotBias, {"start_at_mean": True}), (SVDpp, {})])
+def test_predictions_start_at_the_mean_of_skewed_ratings(kind: Any, settings: Any) -> None:
+    dims = replace(RATED, max_rating=10_000.0, mean_rating=8.0, user_attributes=None, item_attributes=None)
+    ratings = kind(dims, init=1e-6, **settings)(USERS, ITEMS).detach()
+    torch.testing.assert_close(ratings, torch.full((3,), 8.0), rtol=1e-3, atol=0.0)
+
+
 def test_dot_bias_adds_both_biases_and_stays_within_the_ratings() -> None:
     model = DotBias(DIMS, factors=3, init=2.0)
     u, i = USERS[0], ITEMS[0]

@@ -181,6 +181,12 @@ def test_outputs_start_near_the_mean_of_the_training_targets(kind: Any, y_range:
     assert float(outputs.std()) < 2.5
 
 
+def test_outputs_start_at_the_mean_of_skewed_targets_too() -> None:
+    dims = TabularDims(DIMS.cardinalities, 4, target_low=0.0, target_high=10_000.0, target_mean=4.0)
+    outputs = Linear(dims, y_range="auto").eval()(*inputs(5)).detach()
+    torch.testing.assert_close(outputs, torch.full((5,), 4.0), rtol=1e-4, atol=0.0)
+
+
 def test_kaimings_last_layer_starts_saturated_as_the_lessons_did() -> None:
     torch.manual_seed(0)
     dims = TabularDims(DIMS.cardinalities, 4, target_low=3.0, target_high=10.0, target_mean=8.5)

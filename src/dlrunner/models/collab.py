@@ -149,7 +149,7 @@ class DotBias(RatingModel):
         self.low = dims.min_rating - margin
         self.span = dims.max_rating + margin - self.low
         mean = dims.mean_rating if start_at_mean is True and dims.mean_rating is not None else self.low + self.span / 2
-        place = min(max((mean - self.low) / self.span, 0.01), 0.99)
+        place = min(max((mean - self.low) / self.span, 1e-6), 1 - 1e-6)
         self.start = math.log(place / (1 - place))
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:

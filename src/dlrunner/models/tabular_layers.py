@@ -237,7 +237,7 @@ def start_bias(dims: TabularDims, bounds: tuple[float, float] | None) -> float:
     if bounds is None:
         return dims.target_mean
     fraction = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])
-    fraction = min(max(fraction, 0.01), 0.99)
+    fraction = min(max(fraction, 1e-6), 1 - 1e-6)
     return math.log(fraction / (1 - fraction))
 
 
