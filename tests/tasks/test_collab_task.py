@@ -58,6 +58,16 @@ def test_predictions_csv_holds_the_validation_rows_and_gives_the_metric(trained:
     assert rmse == pytest.approx(summary["metric"]["value"], abs=1e-4)
 
 
+def test_the_unit_of_ratings_does_not_change_what_is_learned(dlrun: Dlrun, here: Path) -> None:
+    ratings, found = ratings_table(), []
+    for unit in (1.0, 1e-6):
+        ratings.assign(rating=ratings["rating"] * unit).to_csv("own.csv", index=False)
+        assert dlrun("task=collab", "data.path=own.csv", "optim.weight_decay=[1,0.1]", "epochs=4", *QUICK)[0] == 0
+        summary = json.loads((here / "runs" / "latest" / "summary.json").read_text())
+        found.append((summary["metric"]["value"] / unit, summary["final"]["valid/loss"]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -152,8 +152,20 @@ class Collab(RatingsTask):
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error."""
-        return F.mse_loss(outputs.float(), targets)
+        """Mean squared error; of a user's own ratings relative to their variance."""
+        return F.mse_loss(outputs.float(), targets) / self._variance
+
+    @cached_property
+    def _variance(self) -> float:
+        """Of a user's own training ratings: in their unit gradients may be smaller than Adam's epsilon, 1e-8.
+
+        MovieLens' loss is in stars, as published.
+        """
+        mean, train = self.dims.mean_rating, self.table.ratings[self.table.part(TRAIN)]
+        if not self.table.columns or mean is None:
+            return 1.0
+        squares = (((train[block].astype(np.float64) - mean) ** 2).sum() for block in blocks_of(len(train)))
+        return float(sum(squares)) / len(train)
 
     def purpose(self) -> str:
         """Predict the ratings."""
