@@ -161,7 +161,10 @@ BAD = {
         HEADER + "".join(f"{i},{i % 3},{i % 4},{i % 5}\n" for i in range(20)),
         "row 2 has more fields, the header 3",
     ),
-    "absurd rating": (HEADER + GOOD + "9,9,1e39\n", "row 22: 1e+39 is not a valid rating"),
+    "absurd rating": (
+        HEADER + GOOD + "9,9,1e39\n",
+        "row 22: 1e+39 is not a valid rating (a number from -1,000,000 to 1,000,000)",
+    ),
     "ragged": (HEADER + GOOD + "1,2,3,4,5\n", "row 22 has more fields, the header 3"),
 }
 

@@ -224,10 +224,13 @@ def test_a_year_of_months_is_enough_for_the_same_month_last_year(here: Path) -> 
     assert found["same month last year"].tolist() == [0.0, 1.0]
 
 
-def test_only_a_noticeable_difference_is_a_verdict() -> None:
+def test_a_run_that_is_no_better_than_a_baseline_says_so() -> None:
     baselines = {"trees": {"valid/accuracy": 0.9}, "mean": {"valid/accuracy": 0.5}}
     assert "behind the baseline trees (0.9000)" in verdict(0.8, 1, baselines, "valid/accuracy", higher_is_better=True)
-    assert verdict(0.895, 99, baselines, "valid/accuracy", higher_is_better=True) == ""  # no time to compare
+    for value in (0.895, 0.9):
+        sentence = verdict(value, 99, baselines, "valid/accuracy", higher_is_better=True)
+        assert sentence == f"this run (valid/accuracy {value:.4f}) is no better than the baseline trees (0.9000)"
+    assert verdict(0.901, 99, baselines, "valid/accuracy", higher_is_better=True) == ""  # no time to compare
     assert verdict(0.95, 1, baselines, "valid/accuracy", higher_is_better=True) == ""
     assert verdict(0.95, 1, {"words": {"valid/perplexity": 3.0}}, "valid/accuracy", higher_is_better=True) == ""
 
@@ -243,7 +246,8 @@ def test_a_slower_run_has_to_be_better(value: float, seconds: float, is_better_b
     behind = verdict(0.8, 30.0, baselines, "valid/accuracy", higher_is_better=True)
     assert "is behind the baseline words (0.9000), the better buy: 9 s instead of 30 s" in behind
     quick = {"words": {"valid/accuracy": 0.9, "seconds": 0.1}}
-    assert verdict(0.9, 5.0, quick, "valid/accuracy", higher_is_better=True) == ""  # seconds that nobody minds
+    found = verdict(0.9, 5.0, quick, "valid/accuracy", higher_is_better=True)
+    assert found == "this run (valid/accuracy 0.9000) is no better than the baseline words (0.9000)"  # 5 s are cheap
 
 
 def test_the_best_is_listed_first() -> None:

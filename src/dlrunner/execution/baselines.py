@@ -74,10 +74,12 @@ def verdict(
     *,
     higher_is_better: bool,
 ) -> str:
-    """Return a sentence if a baseline is noticeably better than the run, or as good in less time; else an empty text.
+    """Return a sentence if a baseline is as good as the run or better, or hardly worse in less time; else an empty text.
 
     >>> verdict(5.96, 3.0, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
     'this run (valid/rmse 5.9600) is behind the baseline ridge (3.0000)'
+    >>> verdict(0.98, 3.0, {"mean": {"valid/accuracy": 0.98}}, "valid/accuracy", higher_is_better=True)
+    'this run (valid/accuracy 0.9800) is no better than the baseline mean (0.9800)'
     >>> verdict(2.99, 300.0, {"ridge": {"valid/rmse": 3.0, "seconds": 1.2}}, "valid/rmse", higher_is_better=False)
     'the baseline ridge is the better buy: valid/rmse 3.0000 in 1 s, this run 2.9900 in 300 s'
     """
@@ -90,9 +92,11 @@ def verdict(
     if gain > NOTICEABLE * abs(value):
         times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if has_price else ""
         return f"this run ({metric} {shown(value)}) is behind the baseline {name} ({shown(other)}){times}"
-    if not has_price or -gain > NOTICEABLE * abs(other):
-        return ""
-    return (
-        f"the baseline {name} is the better buy: {metric} {shown(other)} in {taken:.0f} s, "
-        f"this run {shown(value)} in {seconds:.0f} s"
-    )
+    if has_price and -gain <= NOTICEABLE * abs(other):
+        return (
+            f"the baseline {name} is the better buy: {metric} {shown(other)} in {taken:.0f} s, "
+            f"this run {shown(value)} in {seconds:.0f} s"
+        )
+    if gain >= 0:
+        return f"this run ({metric} {shown(value)}) is no better than the baseline {name} ({shown(other)})"
+    return ""

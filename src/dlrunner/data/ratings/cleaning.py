@@ -50,7 +50,8 @@ def checked_rows(
     if bad.any():
         first = int(bad.argmax())
         missing = [role for role, mask in reasons.items() if mask[first]]
-        reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating"
+        limits = f"a number from {-HIGHEST_RATING:,.0f} to {HIGHEST_RATING:,.0f}"
+        reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating ({limits})"
         example = f"{place.at(first)}: {reason}"
         if not skip_bad:
             raise DataError(f"{example}; {bad.sum():,} such row(s) in all (data.skip_bad=true leaves them out)")
