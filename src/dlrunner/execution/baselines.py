@@ -74,7 +74,7 @@ def verdict(
     *,
     higher_is_better: bool,
 ) -> str:
-    """Return a sentence if a baseline is as good as the run or better, or hardly worse in less time; else an empty text.
+    """Return a sentence if a baseline is as good as the run or better, or hardly worse in less time; else an empty one.
 
     >>> verdict(5.96, 3.0, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
     'this run (valid/rmse 5.9600) is behind the baseline ridge (3.0000)'
