@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -397,6 +397,43 @@ def test_the_best_weights_are_never_replaced_by_others_in_silence() -> None:
         fit(phase(2), run=Losing("best.pt", {"model": {}, "epoch": 1}), keep="best")
     with pytest.raises(RunError, match=r"phase-best\.pt, the best checkpoint, is missing"):
         fit(phase(2), phase(2), run=Losing("phase-best.pt", None), early_stopping=5)
+
+
+class GivenError(MeanSquaredError):
+    """Has the given results, one after another."""
+
+    results: Iterator[float]
+
+    def compute(self) -> float:
+        return next(self.results)
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_the_best_checkpoint_is_of_the_best_epoch_after_a_full_disk_even_if_results_are_not_reproducible(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Memory):
+        """Has no space for one of its checkpoints."""
+
+        def save(self, name: str, state: Mapping[str, Any]) -> None:
+            super().save(name, state) if len(self.saved) + 1 != number else self.fail()
+
+        def fail(self) -> None:
+            self.saved.append("")
+            raise RunError("no space left on device")
+
+    class Noisy(Line):
+        def metrics(self) -> Mapping[str, Metric]:
+            return {"mse": GivenError()}
+
+    run = Full()
+    monkeypatch.setattr(GivenError, "results", iter([3.0, 2.0]), raising=False)
+    with pytest.raises(RunError, match="no space"):
+        fit(phase(2), task=Noisy(), run=run, keep="best")
+    monkeypatch.setattr(GivenError, "results", iter([5.0, 6.0]))  # on a GPU the same epoch is not the same again
+    _, state = fit(phase(2), task=Noisy(), run=run, keep="best")
+    assert state.best is not None
+    assert run.files["best.pt"]["epoch"] == state.best["epoch"]
 
 
 def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_best_weights() -> None:

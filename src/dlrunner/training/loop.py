@@ -142,6 +142,7 @@ class Trainer:
                     elif self._starts_with_new_optimizer(state):
                         optimizer = make_optimizer(model.layer_groups())
                 hooks.save("last.pt", self.checkpoint(state, model, optimizer))
+                _save_best(model, state, hooks)
                 hooks.write_history(state.history)
                 if hooks.stop_requested():
                     hooks.stop()
@@ -290,6 +291,7 @@ class Trainer:
         if checkpoint is None:
             return TrainingState()
         state = self.restore(checkpoint, model, optimizer)
+        _save_best(model, state, hooks)  # a kill or a full disk may have come between the two checkpoints
         hooks.write_history(state.history)
         position = f", {state.step} steps into the next" if state.step else ""
         hooks.log(f"resuming after epoch {state.epoch} of {self.num_epochs}{position}")
@@ -344,7 +346,6 @@ class Trainer:
         state.history.append(row)
         if monitor.improves(row, state.best):
             state.best = row
-            hooks.save("best.pt", weights)
         if state.phase_best is None or monitor.improves(row, state.phase_best):
             state.phase_best = row
             if reuses_best:
@@ -401,6 +402,15 @@ class Trainer:
 def keeps_best(early_stopping: int | None, keep: str | None) -> bool:
     """Return whether the weights of the best epoch are used in the end, rather than those of the last one."""
     return keep == "best" or (keep is None and early_stopping is not None)
+
+
+def _save_best(model: Model, state: TrainingState, hooks: Hooks) -> None:
+    """Save the weights of the last epoch as the best ones, if they are, and no step was made since.
+
+    This comes after `last.pt`, which then has the same weights: an epoch that is trained again may not be the best one.
+    """
+    if state.best is not None and state.best["epoch"] == state.history[-1]["epoch"] and state.step == 0:
+        hooks.save("best.pt", {"model": model.state_dict(), "epoch": int(state.best["epoch"])})
 
 
 def _check_finite(evaluation: Evaluation, epoch: int) -> None:
