@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,19 @@ def test_step_drops_after_the_named_epochs() -> None:
 def test_step_takes_either_at_or_every() -> None:
     with pytest.raises(ValueError, match="not both"):
         schedules.step(9, at=[3], every=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"at": [10]}, "at=[10]"), ({"at": [3, 5]}, "at=[3,5]"), ({"at": []}, "at=[]"), ({"every": 5}, "every=5")],
+)
+def test_a_step_that_never_comes_is_refused(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(named)} has no effect .*5 epochs"):
+        schedules.step(5, **settings)
+
+
+def test_a_trial_of_one_epoch_comes_before_all_steps() -> None:
+    assert schedules.step(1, at=[3, 6]).lr(0.9) == schedules.step(1, every=2).lr(0.9) == 1
 
 
 def test_a_slow_start_is_a_part_of_the_first_cycle_alone() -> None:

@@ -168,10 +168,16 @@ def step(
     """Multiply the rate by `gamma` after the epochs in `at`, or after every `every` epochs; by default at two thirds.
 
     Raises:
-        ValueError: both `at` and `every` are given.
+        ValueError: both `at` and `every` are given, or one that has no effect. A single epoch, which tries out other
+            settings or stands for a number that is not decided yet, is accepted.
     """
     if at is not None and every is not None:
         raise ValueError("takes either at or every, not both")
+    late = [drop for drop in at or [every or 0] if drop >= epochs > 1]
+    if late or at == []:
+        name = f"every={every}" if every else f"at=[{','.join(f'{drop:g}' for drop in at or [])}]"
+        place = f" after epoch {late[0]:g}" if at else ""
+        raise ValueError(f"{name} has no effect{place} in a phase of {epochs} epochs")
     drops = at if at is not None else list(range(every, epochs, every)) if every else [epochs * 2 / 3]
     return ScheduleCurves(lr=lambda progress: gamma ** sum(progress * epochs + 1e-9 >= drop for drop in drops))
 
