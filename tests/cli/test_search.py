@@ -54,13 +54,16 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
         "x=int(interval(1,8))": IntDistribution(1, 8),
         "x=int(tag(log,interval(1,64)))": IntDistribution(1, 64, log=True),
         "x=range(2,9,3)": IntDistribution(2, 8, step=3),
+        "x=range(10,1,-1)": IntDistribution(2, 10),
+        "x=range(1,0,-0.25)": FloatDistribution(0.25, 1, step=0.25),
+        "x=tag(log,range(1,9))": IntDistribution(1, 8, log=True),
         "x=range(0.5,2,0.5)": FloatDistribution(0.5, 1.5, step=0.5),
         "x=choice([10],[100,50])": CategoricalDistribution(["[10]", "[100,50]"]),
         "x=a,b,a": CategoricalDistribution(["a", "b"]),
     }
     for word, expected in written.items():
         assert distribution(OverridesParser.create().parse_override(word)) == expected, word
-    for wrong in ("x=interval(2,1)", "x=tag(log,interval(0,1))", "x=range(0)"):
+    for wrong in ("x=interval(2,1)", "x=tag(log,interval(0,1))", "x=range(0)", "x=tag(log,range(1,9,2))"):
         with pytest.raises(ConfigError, match="x="):
             distribution(parse([wrong])[0])
 

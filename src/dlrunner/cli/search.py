@@ -173,11 +173,14 @@ def distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(value.start, value.end, log="log" in value.tags)
         if isinstance(value, RangeSweep) and not value.shuffle:
             steps = [float(step) if not isinstance(step, int) else step for step in value.range()]
-            if steps and isinstance(steps[0], int):
-                return IntDistribution(steps[0], int(steps[-1]), step=abs(int(value.step)))
-            return FloatDistribution(steps[0], steps[-1], step=abs(float(value.step)))
+            if not steps:
+                raise ValueError("has no values")
+            low, high, log = min(steps), max(steps), "log" in value.tags
+            if isinstance(low, int):
+                return IntDistribution(low, int(high), step=abs(int(value.step)), log=log)
+            return FloatDistribution(low, high, step=abs(float(value.step)), log=log)
         return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise ConfigError(f"{override.input_line}: {error}") from None
 
 
