@@ -21,7 +21,7 @@ from dlrunner.runs.reader import FinishedRun
 
 NOT_SETTINGS = (
     *("data_dir", "runs_dir", "rerun", "log", "claim", "sweep", "seeds", "plugins", "name", "tags", "note"),
-    *("trainer.num_threads", "trainer.rows_per_thread", "trainer.checkpoint_minutes"),
+    *("trainer.num_threads", "trainer.rows_per_thread", "trainer.checkpoint_minutes", "trainer.cpu_tuning"),
 )
 """Parts of a configuration that cannot change a result, or that only define how runs are started."""
 
