@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import scipy
 
-from dlrunner.comparison.collect import gather, read_row
+from dlrunner.comparison.collect import NOT_SETTINGS, gather, read_row
 from dlrunner.comparison.groups import Comparison, compare, differing_settings
 from dlrunner.comparison.statistics import compare_groups, estimate, seeds_required
 from dlrunner.errors import ConfigError
+from dlrunner.training import Trainer
 from tests.fake_runs import write_run, write_seeds, write_sweep
 
 SAMPLE = [0.8712, 0.8754, 0.8699, 0.8731, 0.8770]
@@ -176,7 +177,7 @@ def test_settings_that_cannot_change_a_result_are_omitted(here: Path) -> None:
 # Groups
 
 
-def test_seeds_and_folds_are_repetitions(here: Path) -> None:
+def test_folds_are_repetitions_and_the_seeds_of_each_are_averaged_first(here: Path) -> None:
     for seed in (0, 1):
         for fold in (0, 1, 2):
             for lr in (0.1, 0.2):
@@ -184,9 +185,18 @@ def test_seeds_and_folds_are_repetitions(here: Path) -> None:
                 write_run(here / "runs" / f"{seed}{fold}{lr}", lr + seed / 10 + fold / 100, settings)
     found = compared("runs/*")
     assert found.settings == ("optim.lr",)
-    assert [group.estimate.n for group in found.groups] == [6, 6]
+    # The two runs of a fold are not independent: over six runs the interval would be too narrow.
+    assert [group.estimate.n for group in found.groups] == [3, 3]
     assert found.groups[0].estimate.mean == pytest.approx(0.1 + 0.05 + 0.01)
+    assert found.groups[0].estimate.sd == pytest.approx(0.01)
+    assert "n counts folds" in found.notes[0]
+    assert found.verdict is not None
+    assert found.verdict.n == 3
     assert found.averaged == ("seed", "data.fold")
+
+
+def test_what_cannot_change_a_result_is_no_difference() -> None:
+    assert {f"trainer.{name}" for name in Trainer.not_in_signature} <= {*NOT_SETTINGS}
 
 
 @pytest.mark.parametrize(("higher", "best"), [(False, "adamw"), (True, "sgd")])

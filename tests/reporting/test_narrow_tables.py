@@ -115,6 +115,19 @@ def test_a_ranking_keeps_tasks_experiments_and_metrics_apart(
     ]
 
 
+def test_the_seeds_of_a_fold_are_averaged_before_the_interval_over_folds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = {"metric": "valid/rmse", "higher_is_better": False, "seconds": 1.0, "folder": "x", "error": None}
+    rows = [
+        {"job": 2 * n, "status": "done", "data.fold": n // 2, "seed": n % 2, "valid/rmse": value, **end}
+        for n, value in enumerate((0.5, 0.7, 0.7, 0.9))
+    ]
+    tables.print_ranking(pd.DataFrame(rows), tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "over data.fold 0, 1 and seed 0, 1: valid/rmse 0.7000 ± 0.1414, 95 % interval -0.5706 to 1.9706" in out
+
+
 def test_a_ranking_reads_no_run_where_only_the_model_and_its_training_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,12 @@ from dlrunner.comparison.statistics import Estimate, Verdict, compare_groups, es
 from dlrunner.comparison.validation import difference, validation_sets
 from dlrunner.errors import ConfigError, did_you_mean
 
-REPEATS = ("seed", "data.fold")
+FOLD = "data.fold"
+REPEATS = ("seed", FOLD)
 """Settings that repeat a run: metrics are averaged over them."""
+
+Repetition = tuple[Hashable, ...]
+"""The values of the settings that are averaged over."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Group:
 
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
-    repetitions: tuple[Hashable, ...]
+    repetitions: tuple[Repetition, ...]
     """Of each row its seed, fold and other settings that are averaged over; rows with the same ones are duplicates."""
     metric: str
     higher_is_better: bool
@@ -36,10 +40,15 @@ class Group:
     """Groups of different validation sets are not comparable."""
     cuts: Mapping[str, str] = field(default_factory=dict)
     """Of long values, as in the comparison."""
+    seed_at: int | None = None
+    """Where a repetition has its seed, if the seeds of a fold are averaged first; None: seeds are repetitions."""
 
     @cached_property
-    def values(self) -> Mapping[Hashable, float]:
-        """The metric by repetition; duplicates are averaged into one value."""
+    def values(self) -> Mapping[Repetition, float]:
+        """The metric by repetition; duplicates are averaged into one value, and so are the seeds of a fold.
+
+        The runs of a fold share its rows: counted as independent of each other they make the interval too narrow.
+        """
         return self._by_repetition([row.value for row in self.rows])
 
     @property
@@ -61,12 +70,11 @@ class Group:
         means = self._by_repetition(values)
         return sum(means.values()) / len(means) if means else math.nan
 
-    def _by_repetition(self, values: Sequence[float | None]) -> dict[Hashable, float]:
-        found: dict[Hashable, list[float]] = {}
-        for repetition, value in zip(self.repetitions, values, strict=True):
-            if value is not None:
-                found.setdefault(repetition, []).append(value)
-        return {repetition: sum(each) / len(each) for repetition, each in found.items()}
+    def _by_repetition(self, values: Sequence[float | None]) -> Mapping[Repetition, float]:
+        pairs = zip(self.repetitions, values, strict=True)
+        means = _means((repetition, value) for repetition, value in pairs if value is not None)
+        at = self.seed_at
+        return means if at is None else _means(((*key[:at], *key[at + 1 :]), value) for key, value in means.items())
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,9 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         numbers[key] = number
     cuts = distinct_cuts(row.settings.get(name) for name in varied for row in rows)
     groups = [_group(bucket, list(kept), averaged, numbers[key], cuts) for key, bucket in buckets.items()]
+    if {*REPEATS} <= {*averaged} and any(len({row.settings.get(FOLD) for row in group.rows}) > 1 for group in groups):
+        groups = [replace(group, seed_at=averaged.index("seed")) for group in groups]
+        notes.append("n counts folds: the runs of a fold are not independent, so that its seeds are averaged first")
     groups.sort(
         key=lambda each: (metrics.index(each.metric), tasks.index(each.rows[0].task), each.validation_set, _rank(each))
     )
@@ -270,7 +281,15 @@ def _group(
     return Group(settings, tuple(rows), repetitions, metric, higher_is_better, validation_set, cuts)
 
 
-def _repetition(row: Row, names: Sequence[str]) -> Hashable:
+def _means(pairs: Iterable[tuple[Repetition, float]]) -> dict[Repetition, float]:
+    """Return the mean of the values of each repetition."""
+    found: dict[Repetition, list[float]] = {}
+    for repetition, value in pairs:
+        found.setdefault(repetition, []).append(value)
+    return {repetition: sum(each) / len(each) for repetition, each in found.items()}
+
+
+def _repetition(row: Row, names: Sequence[str]) -> Repetition:
     return tuple(frozen(row.settings.get(name)) for name in names)
 
 
@@ -287,12 +306,12 @@ def _notes(
         yield f"these runs are of different tasks ({', '.join(tasks)}): their metrics cannot be compared, no verdict"
     if len(metrics) > 1:
         yield f"these runs have different metrics ({', '.join(metrics)}): no verdict; choose one with --metric NAME"
-    if same := sum(len(group.rows) - len(group.values) for group in groups):
+    if same := sum(len(group.rows) - len({*group.repetitions}) for group in groups):
         plural = f"{same} runs repeat" if same > 1 else "one run repeats"
         yield f"{plural} the settings and the seed of another: averaged with it and counted once"
     if len(groups) > MOST_GROUPS and any(group.estimate.n > 1 for group in groups):
         yield f"pairs of more than {MOST_GROUPS} groups are not tested; name fewer runs, or average with --by"
-    repetitions = {(group.validation_set, frozenset(group.values)) for group in groups}
+    repetitions = {(group.validation_set, frozenset(group.repetitions)) for group in groups}
     if averaged and len(repetitions) > len({group.validation_set for group in groups}):
         effect = "part of a difference of means is theirs" if averaged == ["seed"] else "their means are not comparable"
         yield f"the groups were not run with the same {', '.join(averaged)}: {effect}"

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.text import Text
 
 from dlrunner.comparison.collect import LeftOut, shown
-from dlrunner.comparison.groups import REPEATS, Comparison, Group, full_name
+from dlrunner.comparison.groups import FOLD, REPEATS, Comparison, Group, full_name
 from dlrunner.comparison.importance import Importance
 from dlrunner.comparison.statistics import MOST_SEEDS, Verdict
 from dlrunner.reporting.terminal.pairwise import (
@@ -29,7 +29,7 @@ from dlrunner.reporting.terminal.progress import number
 from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence, seconds_text
 from dlrunner.runs.listing import ListedRun
 
-UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
+UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", (FOLD,): "folds", REPEATS: "folds"}
 """Names of repetitions by the settings that differ between them; others are called pairs."""
 
 MOST_LEFT_OUT = 5
@@ -177,7 +177,8 @@ def verdict_sentence(comparison: Comparison) -> str | None:
     required = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
     compared, more = f"{verdict.n} {unit}", unit
     if verdict.method == "welch":
-        compared, more = f"{_sizes(comparison)} runs", "runs of each"
+        runs = _runs(comparison)
+        compared, more = f"{_sizes(comparison)} {runs}", f"{runs} of each"
     return (
         f"no significant difference with {compared}: {better.label} has {measure} than {worse.label} "
         f"({interval}); {more} required for a difference of this size: {required}"
@@ -188,12 +189,18 @@ def _sizes(comparison: Comparison) -> str:
     return " and ".join(str(group.estimate.n) for group in comparison.groups)
 
 
+def _runs(comparison: Comparison) -> str:
+    return "runs" if comparison.averaged != REPEATS else UNITS[REPEATS]
+
+
 def _method(verdict: Verdict, comparison: Comparison) -> str:
     """Return how an interval was computed."""
     names = comparison.averaged
     if verdict.method == "welch":
         pairs = f"pairs of equal {' and '.join(names) or 'seed'}"
-        return f"Welch's, over {_sizes(comparison)} runs: fewer than two {pairs}, or all differ by as much"
+        return (
+            f"Welch's, over {_sizes(comparison)} {_runs(comparison)}: fewer than two {pairs}, or all differ by as much"
+        )
     plural = f"of {UNITS[names]}" if names in UNITS else f"of equal {' and '.join(names)}"
     dropped = f", {verdict.num_unpaired} unpaired dropped" if verdict.num_unpaired else ""
     return f"{verdict.n} pairs {plural}{dropped}"

@@ -294,7 +294,7 @@ def print_interrupted() -> None:
 
 def _print_means(done: pd.DataFrame) -> None:
     """Print mean, standard deviation and interval over seeds and folds, for each combination of the other settings."""
-    from dlrunner.comparison.groups import REPEATS
+    from dlrunner.comparison.groups import FOLD, REPEATS
     from dlrunner.comparison.statistics import estimate
 
     settings = _swept(done)
@@ -305,7 +305,8 @@ def _print_means(done: pd.DataFrame) -> None:
     groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
     for key, rows in groups:
         name = rows["metric"].iloc[0]
-        values = rows[name].dropna().tolist()
+        by_fold = rows.groupby(FOLD, sort=False)[name].mean() if len(repeated) == len(REPEATS) else rows[name]
+        values = by_fold.dropna().tolist()  # the runs of a fold are not independent: its seeds are averaged first
         if not values:
             continue
         label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
