@@ -321,3 +321,16 @@ def test_blank_rows_of_a_sheet_are_no_rows_and_count_in_messages(tmp_path: Path)
     assert read.frame["x"].tolist() == [1, *range(40), 3]
     assert [read.rows.short(row) for row in (0, 1, 41)] == ["row 4", "row 6", "row 46"]
     assert len(read_new_rows(tmp_path / "t.xlsx")) == 42
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "table", "values"])
+def test_json_that_is_not_an_object_for_each_row_is_refused(tmp_path: Path, orient: Any) -> None:
+    """Each of these was one row of texts."""
+    table = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    table.to_json(tmp_path / "t.json", orient=orient)
+    with pytest.raises(DataError, match=r'lists, not an object for each row.*orient="records", lines=True'):
+        read_table(tmp_path / "t.json")
+    table.to_json(tmp_path / "t.json", orient="records", lines=True)
+    assert len(read_table(tmp_path / "t.json").frame) == 2
+    (tmp_path / "t.json").write_text('{"a": [1]}\n{"a": [2, 3]}')
+    assert read_table(tmp_path / "t.json").frame["a"].tolist() == ["1", "2|3"]

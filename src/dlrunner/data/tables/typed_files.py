@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part
 from dlrunner.data.tables.dialect import (
+    HEAD,
     LONGEST_LINE,
     RECORDS,
     is_second_header,
@@ -60,7 +61,7 @@ def open_json(
         keys: columns in the names of folders.
 
     Raises:
-        DataError: a file is damaged, or a key is a column of the files too.
+        DataError: a file is damaged or holds no objects of rows, or a key is a column of the files too.
     """
     connection = connect(stack)
     notes: list[str] = []
@@ -69,6 +70,8 @@ def open_json(
         files, left_out, notes = _sound_json(stack, connection, files)
     named = {str(path): file for path, file in files.items()}
     with readable_errors(place, named):
+        for path, file in files.items():
+            _check_rows(connection, path, file)
         described = connection.sql(f"DESCRIBE SELECT * FROM {_read_json(list(files))}").fetchall()
     types = {str(row[0]): str(row[1]) for row in described}
     source = _read_json(list(files), types=types)
@@ -83,6 +86,36 @@ def open_json(
     if len(files) > 1:
         raw.parts = lambda: _numbered(connection, files, left_out)
     return raw
+
+
+_NESTED = re.compile(rb'\s*(\{\s*"[^"]*"\s*:\s*[\[{]|(?P<lists>\[\s*\[))')
+"""The beginning of an object whose first value is an object or a list, or of a list of lists."""
+
+
+def _check_rows(connection: DuckDBPyConnection, path: Path, file: Path) -> None:
+    """Check that a file is not one object with the columns or the rows of a table, as pandas writes by default.
+
+    Raises:
+        DataError: it is.
+    """
+    with path.open("rb") as stream:
+        begun = _NESTED.match(stream.read(HEAD))
+    if begun is None:
+        return
+    if not begun["lists"]:
+        first = connection.execute(f"SELECT json FROM {_json_objects([path])} LIMIT 2").fetchall()
+        if len(first) > 1 or not all(isinstance(value, dict | list) for value in json.loads(first[0][0]).values()):
+            return
+    form = "a list of lists" if begun["lists"] else "one object of objects or lists"
+    raise DataError(
+        f"{file} is {form}, not an object for each row; "
+        'pandas writes these with df.to_json(file, orient="records", lines=True)'
+    )
+
+
+def _json_objects(paths: Iterable[Path]) -> str:
+    listed = ", ".join(literal(str(path)) for path in paths)
+    return f"read_json_objects_auto([{listed}], maximum_object_size={LONGEST_LINE}, hive_partitioning=false)"
 
 
 def _numbered(connection: DuckDBPyConnection, files: Mapping[Path, Path], left_out: Sequence[int]) -> list[Part]:
