@@ -334,3 +334,12 @@ def test_json_that_is_not_an_object_for_each_row_is_refused(tmp_path: Path, orie
     assert len(read_table(tmp_path / "t.json").frame) == 2
     (tmp_path / "t.json").write_text('{"a": [1]}\n{"a": [2, 3]}')
     assert read_table(tmp_path / "t.json").frame["a"].tolist() == ["1", "2|3"]
+
+
+@pytest.mark.parametrize("rows", ['[{"Sales": 1, "sales": 2}]', '{"Sales": 1}\n{"sales": 2}'])
+def test_keys_of_json_that_differ_only_in_case_are_refused(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "t.json").write_text(rows)
+    with pytest.raises(DataError, match=r"keys that differ only in case cannot be read: Sales, sales"):
+        read_table(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(rows.replace("Sales", "sales_1"))
+    assert read_table(tmp_path / "t.json").schema.names.count("sales_1") == 1

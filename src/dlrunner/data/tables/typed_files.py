@@ -61,7 +61,8 @@ def open_json(
         keys: columns in the names of folders.
 
     Raises:
-        DataError: a file is damaged or holds no objects of rows, or a key is a column of the files too.
+        DataError: a file is damaged or holds no objects of rows, keys of objects differ only in case, or a key of the
+            folders is a column of the files too.
     """
     connection = connect(stack)
     notes: list[str] = []
@@ -74,6 +75,7 @@ def open_json(
             _check_rows(connection, path, file)
         described = connection.sql(f"DESCRIBE SELECT * FROM {_read_json(list(files))}").fetchall()
     types = {str(row[0]): str(row[1]) for row in described}
+    _check_keys(connection, list(types), named, place)
     source = _read_json(list(files), types=types)
     if keys:
         check_names(keys, list(types), place)
@@ -111,6 +113,22 @@ def _check_rows(connection: DuckDBPyConnection, path: Path, file: Path) -> None:
         f"{file} is {form}, not an object for each row; "
         'pandas writes these with df.to_json(file, orient="records", lines=True)'
     )
+
+
+def _check_keys(connection: DuckDBPyConnection, names: Sequence[str], files: Mapping[str, Path], place: Path) -> None:
+    """Check that no two keys differ only in case: DuckDB reads them as sales and Sales_1.
+
+    Raises:
+        DataError: two do.
+    """
+    lower = [name.lower() for name in names]
+    if not {re.sub(r"(_\d+)+$", "", name) for name in lower if name[-1:].isdigit()} & set(lower):
+        return
+    listed = f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM {_json_objects(map(Path, files))} ORDER BY key"
+    with readable_errors(place, files):
+        keys = [str(key) for (key,) in connection.execute(listed).fetchall()]
+    if alike := [key for key in keys if sum(key.lower() == each.lower() for each in keys) > 1]:
+        raise DataError(f"{place}: keys that differ only in case cannot be read: {', '.join(alike)}; rename them")
 
 
 def _json_objects(paths: Iterable[Path]) -> str:
