@@ -160,7 +160,17 @@ def test_seconds_and_milliseconds_in_one_column_are_refused(here: Path) -> None:
     frame = pd.DataFrame(GOOD, columns=["user", "item", "rating"])
     frame.assign(timestamp=1e30).to_parquet("r.parquet")
     with pytest.raises(DataError, match=r"timestamp holds 1e\+30, which is not a time"):
-        read("r.parquet")
+        read("r.parquet", split="time")
+    assert read("r.parquet").times is None
+
+
+@pytest.mark.parametrize("bad", [20231301, 99991231, 0])
+def test_a_number_that_is_no_date_does_not_make_seconds_of_the_other_times(bad: int, here: Path) -> None:
+    days = [20230101 + n for n in range(19)]
+    write([(*each, day) for each, day in zip(GOOD, [*days, bad], strict=True)], "user,item,rating,timestamp")
+    with pytest.raises(DataError, match=rf"row 21: timestamp is {bad}, which is not a date of the form %Y%m%d"):
+        read(split="time")
+    assert read().times is None
 
 
 def test_days_written_as_one_number_are_dates(here: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.tables.candidates import NEARLY_ALL
 from dlrunner.data.tables.description import describe_columns
 from dlrunner.data.tables.formats import number_formats
 from dlrunner.data.tables.inference import Hints, commonest_dates, infer
@@ -143,14 +144,18 @@ def read_user_table(
         frame["split"] = table.frame[marks]
     if "timestamp" in frame:
         column = schema[columns["timestamp"]]
-        frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.place)
-        missing = np.isnan(frame["timestamp"].to_numpy())
-        if missing.any() and not needs_times:
-            row = table.rows.short(int(missing.argmax()))
-            notes.append(f"the column {column.name} is ignored: it has no value in {missing.sum():,} row(s) ({row})")
-            del columns["timestamp"], frame["timestamp"]
-        else:
+        try:
+            frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.rows)
+            missing = np.isnan(frame["timestamp"].to_numpy())
+            if missing.any() and not needs_times:
+                row = table.rows.short(int(missing.argmax()))
+                raise DataError(f"it has no value in {missing.sum():,} row(s) ({row})")
             notes.append(f"the column {column.name} is read as {understood}")
+        except DataError as error:
+            if needs_times:
+                raise
+            notes.append(f"the column {column.name} is ignored: {error}")
+            del columns["timestamp"], frame["timestamp"]
     used = Schema(tuple(schema[name] for name in columns.values()))
     described = describe_columns(schema, {name: role for role, name in [*columns.items(), ("split", marks)] if name})
     return UserTable(frame, table.rows, columns, used, described, (*table.notes, *notes))
@@ -245,7 +250,7 @@ def _with_times(raw: RawTable, columns: Mapping[str, str], schema: Schema, readi
     return replace(schema.with_column(inferred[name]), found={**schema.found, name: inferred.found[name]})
 
 
-def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArray[np.float64], str]:
+def _seconds(values: pd.Series[Any], column: Column, rows: RowLocations) -> tuple[NDArray[np.float64], str]:
     """Return times as seconds since 1970, NaN where there is none, and what was understood.
 
     Raises:
@@ -262,17 +267,22 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
     if (found := _as_calendar(known)) is not None:
         seconds = np.full(len(numbers), np.nan)
         seconds[is_known] = found[0]
+        if (bad := is_known & np.isnan(seconds)).any():
+            row = int(bad.argmax())
+            form = f"a date of the form {found[1]}, as the others are"
+            reason = f"{column.name} is {numbers[row]:.15g}, which is not {form}; {int(bad.sum()):,} such row(s) in all"
+            raise DataError(f"{rows.at(row)}: {reason}")
         return seconds, f"dates, {found[1]}{_range(seconds)}"
     largest = float(max(-known.min(), known.max())) if len(known) else 0.0
     if largest >= UNITS[-1][1]:
-        raise DataError(f"{place}: {column.name} holds {largest:g}, which is not a time")
+        raise DataError(f"{rows}: {column.name} holds {largest:g}, which is not a time")
     number = next(i for i, (_, bound, _) in enumerate(UNITS) if largest < bound)
     unit, _, per_second = UNITS[number]
     low, high = (UNITS[number - 1][1] / 1e3, UNITS[number - 1][1]) if number else (0.0, 0.0)
     mixed = is_known & (np.abs(numbers) > low) & (np.abs(numbers) < high) if number else is_known & False
     if mixed.any():
         raise DataError(
-            f"{place}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
+            f"{rows}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
             f"{numbers[mixed][0]:.0f}, and others in {unit}, such as {largest:.0f}; write all in one unit"
         )
     seconds = numbers if per_second == 1 else numbers / per_second
@@ -284,23 +294,24 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
 def _as_calendar(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], str] | None:
     """Return numbers such as 20240131, 20240131235959 or Excel's 45322.5 as seconds since 1970, and the form.
 
-    None if some are no dates.
+    Numbers that are no dates, next to others that are, are NaN; None if most are none.
     """
     if not len(numbers):
         return None
-    low, high = numbers.min(), numbers.max()
-    if low >= EXCEL_DAYS[0] and high < EXCEL_DAYS[1]:
-        return np.round((numbers - 25569) * 86400), "days since 1900 (Excel)"
-    form = next((form for form, first, last in CALENDAR if first <= low and high <= last), None)
-    if form is None:
-        return None
-    distinct, places = np.unique(numbers, return_inverse=True)
-    if (distinct % 1).any():
-        return None
-    times = pd.to_datetime(pd.Series(distinct).astype("int64").astype("str"), format=form, errors="coerce")
-    if times.isna().any():
-        return None
-    return np.asarray(times.to_numpy("datetime64[s]").astype(np.float64))[places], form
+    of_excel = (numbers >= EXCEL_DAYS[0]) & (numbers < EXCEL_DAYS[1])
+    if of_excel.mean() >= NEARLY_ALL:
+        return np.where(of_excel, np.round((numbers - 25569) * 86400), np.nan), "days since 1900 (Excel)"
+    for form, first, last in CALENDAR:
+        if ((numbers >= first) & (numbers <= last)).mean() < 0.5:
+            continue
+        distinct, places = np.unique(numbers, return_inverse=True)
+        possible = (distinct >= first) & (distinct <= last) & (distinct % 1 == 0)
+        days = pd.Series(np.where(possible, distinct, 0)).astype("int64").astype("str")
+        times = pd.to_datetime(days, format=form, errors="coerce").to_numpy("datetime64[s]")
+        seconds = np.where(np.isnat(times), np.nan, times.astype(np.float64))[places]
+        if np.isnan(seconds).mean() < 0.5:  # of numbers that count seconds, few are dates
+            return seconds, form
+    return None
 
 
 def _range(seconds: NDArray[np.float64]) -> str:
