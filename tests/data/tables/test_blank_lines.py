@@ -62,3 +62,15 @@ def test_blank_lines_within_quotation_marks_are_no_rows_of_their_own(tmp_path: P
     table = read_table(path)
     assert table.frame["note"].tolist() == ["a", "b\n\n\nc", 'd "e\n\n"f', "g"]
     assert table.rows.numbers(4) == [2, 4, 6, 7]
+
+
+def test_rows_of_separators_alone_are_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1;2\n;\n\n3;4\n5;6\nTotal;12\n;\n;")
+    table = read_table(path)
+    assert table.frame["b"].tolist() == [2, 4, 6]
+    assert table.rows.numbers(3) == [2, 5, 6]
+    assert "3 row(s) of separators alone are left out: row 3" in table.notes
+    path.write_text("a;b\n1;2\n3;4\n;\n;\n")
+    assert len(read_new_rows(path)) == 2
+    assert not read_table(path).notes

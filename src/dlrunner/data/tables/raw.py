@@ -137,8 +137,9 @@ class RawTable:
         """Leave rows out: those at some places, which alone fulfil a condition."""
         self.rows = self.rows.only(~np.isin(np.arange(self.num_rows()), rows))
         self.counted = self.num_rows() - len(rows)
-        self.connection.execute("ALTER VIEW raw RENAME TO all_rows")
-        self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows WHERE NOT coalesce({condition}, false)")
+        others = f"raw_before_{self.counted}"
+        self.connection.execute(f"ALTER VIEW raw RENAME TO {others}")
+        self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM {others} WHERE NOT coalesce({condition}, false)")
         if self.select:
             self.select = f"SELECT * FROM ({self.select}) WHERE NOT coalesce({condition}, false)"
 

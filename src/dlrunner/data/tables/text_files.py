@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from dlrunner.data.tables.blank_lines import BETWEEN_ROWS, blank_records
 from dlrunner.data.tables.dialect import (
     HEAD,
     LONGEST_LINE,
+    SEPARATORS,
     Dialect,
     check_encoding,
     check_separator,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 USUAL_LINE = 2**21
 """Bytes that lines of few texts do not exceed."""
+LONGEST_EMPTY = 2**14
+"""Bytes of a line of separators alone that is found wherever it stands."""
 RAGGED = ("TOO MANY COLUMNS", "MISSING COLUMNS")
 """DuckDB's names of what is wrong with a row alone; after an open quotation mark all rows are in doubt."""
 
@@ -56,6 +60,8 @@ class TextFile:
     dialect: Dialect
     has_blank_lines: bool = False
     """Between its rows."""
+    has_empty_rows: bool = False
+    """Lines of separators alone, as of formatted empty rows of a spreadsheet."""
 
     @cached_property
     def blank(self) -> list[int]:
@@ -95,8 +101,9 @@ def text_file(
     if len(head) == HEAD:
         lines = text[: text.rfind("\n") + 1]
         text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
-    has_blank_lines = _look_through(plain, file)
-    return TextFile(file, plain, detect(text, file, separator, skip_bad), has_blank_lines)
+    has_blank_lines, has_empty_rows = _look_through(plain, file, separator or "".join(SEPARATORS))
+    dialect = detect(text, file, separator, skip_bad)
+    return TextFile(file, plain, dialect, has_blank_lines, has_empty_rows and len(dialect.names) > 1)
 
 
 def open_text(
@@ -154,7 +161,7 @@ def open_text(
         connection.execute(f"CREATE VIEW raw AS {select}")
     check_names(keys, first.names, place)
     names = [*first.names, *keys]
-    return RawTable(
+    raw = RawTable(
         connection,
         place,
         names,
@@ -169,6 +176,21 @@ def open_text(
         may_end_in_total=any(may_end_in_total(part.path) for part in parts),
         parts=None if len(parts) < 2 else lambda: _numbered(parts, counts or _counted(connection, parts)),
     )
+    if any(part.has_empty_rows for part in parts):
+        _leave_out_empty_rows(raw, len(first.names))
+    return raw
+
+
+def _leave_out_empty_rows(raw: RawTable, num_columns: int) -> None:
+    """Leave rows out that hold separators alone, as blank lines are; with a note if others follow."""
+    is_empty = f"coalesce({', '.join(f'c{i}' for i in range(num_columns))}) IS NULL"
+    total = raw.num_rows()
+    rows = [row for row, _ in raw.where(is_empty, "NULL", limit=total)]
+    if not rows:
+        return
+    if rows[0] + len(rows) < total:
+        raw.notes.append(f"{len(rows):,} row(s) of separators alone are left out: {raw.rows.short(rows[0])}")
+    raw.leave_out(rows, is_empty)
 
 
 def _with_longest_line(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> Sequence[TextFile]:
@@ -295,13 +317,14 @@ def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
     )
 
 
-def _look_through(path: Path, named: Path) -> bool:
-    """Return whether there are blank lines between rows.
+def _look_through(path: Path, named: Path, separators: str) -> tuple[bool, bool]:
+    """Return whether there are blank lines between rows, and whether there may be lines of separators alone.
 
     Raises:
         DataError: it is no text.
     """
-    position, last, has_blank_lines = 0, b"", False
+    position, last, has_blank_lines, has_empty_rows = 0, b"", False, False
+    empty_row = re.compile(rb"\n[" + re.escape(separators).encode() + rb"]+(\r?\n|$)")
     with path.open("rb") as file:
         while piece := file.read(16 * HEAD):
             if (found := piece.find(b"\0")) >= 0:
@@ -310,8 +333,9 @@ def _look_through(path: Path, named: Path) -> bool:
                 )
             position += len(piece)
             has_blank_lines = has_blank_lines or BETWEEN_ROWS.search(last + piece) is not None
-            last = piece[-3:]
-    return has_blank_lines
+            has_empty_rows = has_empty_rows or empty_row.search(last + piece) is not None
+            last = piece[-LONGEST_EMPTY:]
+    return has_blank_lines, has_empty_rows
 
 
 def _without_last_blank_lines(connection: DuckDBPyConnection, source: str, dialect: Dialect) -> str:

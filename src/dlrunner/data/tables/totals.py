@@ -36,7 +36,7 @@ def may_end_in_total(path: Path) -> bool:
     """Tell whether a total may stand in the last row of a text file."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-        tail = file.read().decode(errors="replace").lower().strip()
+        tail = file.read().decode(errors="replace").lower().strip(" \t\r\n,;|")  # rows of separators alone are none
     return any(word in tail.splitlines()[-1] for word in TOTALS) if tail else False
 
 
