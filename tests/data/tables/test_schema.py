@@ -90,3 +90,11 @@ def test_numbers_that_are_neither_0_nor_1_are_no_booleans(values: list[float]) -
     read = read_frame(pd.DataFrame({"b": values}), Schema((Column("b", "boolean"),)), ["b"], Path("new.csv"))
     assert read.frame["b"].tolist() == [True, False, None]
     assert [each.row for each in read.bad] == [2]
+
+
+def test_intervals_and_periods_of_pandas_are_texts() -> None:
+    bins = pd.cut([1, 2, 5], [0, 3, 6])
+    months = pd.PeriodIndex(["2024-01", None, "2024-03"], freq="M")
+    read = read_frame(pd.DataFrame({"bin": bins, "month": months}), None, ["bin", "month"], Path("the table"))
+    assert read.frame["bin"].tolist() == ["(0, 3]", "(0, 3]", "(3, 6]"]
+    assert read.frame["month"].dt.month.fillna(0).tolist() == [1, 0, 3]

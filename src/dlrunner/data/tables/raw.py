@@ -342,7 +342,10 @@ def _as_arrow(column: pd.Series[Any]) -> pa.Array:
         if kinds - {str, bytes} and (len(kinds) > 1 or not kinds <= {bool, int, float}):
             column = column.map(as_text, na_action="ignore")
     try:
-        return pa.Array.from_pandas(column)
+        array = pa.Array.from_pandas(column)
+        values = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+        # DuckDB knows no intervals (pd.cut) and no periods.
+        return pa.Array.from_pandas(column.astype("str")) if isinstance(values, pa.BaseExtensionType) else array
     except (pa.ArrowException, OverflowError):
         return pa.Array.from_pandas(column.map(as_text, na_action="ignore"))
 
