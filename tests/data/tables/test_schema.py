@@ -92,6 +92,13 @@ def test_numbers_that_are_neither_0_nor_1_are_no_booleans(values: list[float]) -
     assert [each.row for each in read.bad] == [2]
 
 
+def test_true_and_false_in_other_words_are_booleans_of_new_rows() -> None:
+    texts = ["1", "0", "Yes", "no", "TRUE", "f", "1.0", "", "maybe"]
+    read = read_frame(pd.DataFrame({"b": texts}), Schema((Column("b", "boolean"),)), ["b"], Path("new.csv"))
+    assert read.frame["b"].tolist() == [True, False, True, False, True, False, True, None, None]
+    assert [each.row for each in read.bad] == [8]
+
+
 def test_intervals_and_periods_of_pandas_are_texts() -> None:
     bins = pd.cut([1, 2, 5], [0, 3, 6])
     months = pd.PeriodIndex(["2024-01", None, "2024-03"], freq="M")

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, format_problem, missing
+from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, format_problem, literal, missing
 from dlrunner.errors import DataError, did_you_mean
 
 Type = Literal["text", "integer", "number", "date", "time", "boolean"]
+TRUE, FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
+"""Values of a column of booleans, in lower case; only true and false make a column one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Column:
             return f"CASE WHEN trim({text}) <> '' THEN {text} END" if self.verbatim else f"nullif({trimmed(text)}, '')"
         text = trimmed(text)
         if self.type == "boolean":
-            return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
+            true, false = (", ".join(map(literal, words)) for words in (TRUE, FALSE))
+            return f"CASE WHEN lower({text}) IN ({true}) THEN true WHEN lower({text}) IN ({false}) THEN false END"
         if self.type == "date":
             return self.date_format.value(text)
         if self.type == "time":
