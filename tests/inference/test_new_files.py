@@ -11,6 +11,7 @@ from PIL import Image
 import dlrunner
 from dlrunner.data.tables.table import read_new_rows
 from dlrunner.errors import DataError
+from dlrunner.tasks.image.inputs import read_images
 from tests.conftest import QUICK, Dlrun
 
 WORDS = ("schön grün", "häßlich rot")
@@ -38,6 +39,35 @@ def test_new_texts_are_read_in_the_encoding_and_with_the_separator_of_the_run(he
             found = predictor.predict(Path(given))
             assert "problem" not in found, (encoding, given)
             assert found["p(good)"].tolist() == expected["p(good)"].tolist(), (encoding, given)
+
+
+def test_new_texts_in_an_encoding_of_7_bits_are_not_taken_for_utf_8(here: Path, dlrun: Dlrun) -> None:
+    words = ("良い 映画", "悪い 映画")
+    frame = pd.DataFrame({"review": words * 6, "kind": ["good", "bad"] * 6})
+    frame.to_csv("t.csv", sep="^", encoding="iso-2022-jp", index=False)
+    status, out, err = dlrun("task=text", *TEXT, "data.encoding=iso-2022-jp", "data.separator=^", *LEARNING)
+    assert status == 0, out + err
+    predictor = dlrunner.load("runs/latest")
+    expected = predictor.predict(list(words))
+    Path("texts").mkdir()
+    for encoding in ("iso-2022-jp", "utf-8"):
+        frame.head(2).to_csv("new.csv", sep="^", encoding=encoding, index=False)
+        Path("lines.txt").write_text("\n".join(words), encoding=encoding)
+        for row, text in enumerate(words):
+            Path("texts", f"{row}.txt").write_text(text, encoding=encoding)
+        for given in ("new.csv", "lines.txt", "texts"):
+            found = predictor.predict(Path(given))
+            assert found["p(good)"].tolist() == expected["p(good)"].tolist(), (encoding, given)
+
+
+@pytest.mark.parametrize("encoding", ["iso-2022-kr", "hz", "utf-7", "utf-8"])
+def test_new_rows_and_lists_in_an_encoding_of_7_bits_are_not_taken_for_utf_8(here: Path, encoding: str) -> None:
+    of_run = "hz" if encoding == "utf-8" else encoding
+    Path("new.csv").write_text("image,area\n日.png,3\n", encoding=encoding)
+    assert read_new_rows("new.csv", encoding=of_run)["image"].tolist() == ["日.png"]
+    Path("list.txt").write_text("日.png\n", encoding=encoding)
+    Image.new("RGB", (32, 32)).save("日.png")
+    assert read_images("list.txt", None, None, {"encoding": of_run}).names == ["日.png"]
 
 
 def test_new_texts_in_another_encoding_are_refused_with_what_can_be_done(here: Path, dlrun: Dlrun) -> None:

@@ -78,6 +78,23 @@ def encoding_of(head: bytes) -> str:
     return {"0101": "utf-16-le", "1010": "utf-16-be"}.get(zeros, "utf-8")
 
 
+def encodings_to_try(of_training: str | None) -> list[str | None]:
+    """Return the encodings in which a new file is tried, the first one first; None: the one that its bytes show.
+
+    Texts in an encoding of 7 bits are valid UTF-8 too, with other characters: this one is tried first.
+
+    >>> encodings_to_try(None), encodings_to_try("cp1252"), encodings_to_try("iso-2022-jp")
+    ([None], [None, 'cp1252'], ['iso-2022-jp', None])
+
+    Args:
+        of_training: the encoding of the training files, if it was set.
+    """
+    if of_training is None:
+        return [None]
+    is_of_7_bits = check_encoding(of_training).startswith(("iso2022", "hz", "utf-7"))
+    return [of_training, None] if is_of_7_bits else [None, of_training]
+
+
 def decoded(content: bytes, encoding: str, errors: str = "strict") -> str:
     """Return a text without its byte order mark, which most decoders leave in front of the first word.
 

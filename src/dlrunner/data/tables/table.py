@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.candidates import Hints
+from dlrunner.data.tables.dialect import encodings_to_try
 from dlrunner.data.tables.files import open_table
 from dlrunner.data.tables.formats import format_problem
 from dlrunner.data.tables.inference import infer
@@ -248,7 +249,7 @@ def read_new_rows(path: str | Path, separator: str | None = None, encoding: str 
     Args:
         path: of the file; it is `attrs["file"]`, where its rows stand `attrs["rows"]`, and notes are `attrs["notes"]`.
         separator: of the training table, which is tried where none is found.
-        encoding: of the training table, which is tried where the text is not UTF-8.
+        encoding: of the training table, which is tried where the text is not UTF-8 (see `encodings_to_try`).
     """
     frame = _new_rows(path, separator, encoding, None)
     frame.attrs["file"] = str(path)
@@ -263,13 +264,13 @@ def new_rows_of_copy(copy: Path, separator: str | None = None, encoding: str | N
 
 
 def _new_rows(path: str | Path, separator: str | None, encoding: str | None, copy: Path | None) -> pd.DataFrame:
-    needed = None
+    first, *others = encodings_to_try(encoding)
     try:
-        frame = _strings(path, None, None, copy)
+        frame, needed = _strings(path, None, first, copy), first
     except DataError:
-        if encoding is None:
+        if not others:
             raise
-        needed = encoding
+        needed = others[0]
         frame = _strings(path, separator, needed, copy)
     if frame.shape[1] == 1 and separator is not None:
         frame = _strings(path, separator, needed, copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import hashlib
@@ -21,7 +22,7 @@ from dlrunner.data.core.folders import check_parts, counted, hidden_notes, is_hi
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import IN_UTF_8, check_encoding, decoded, encoding_of
+from dlrunner.data.tables.dialect import IN_UTF_8, check_encoding, decoded, encoding_of, encodings_to_try
 from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
@@ -85,6 +86,11 @@ class Wanted:
     """For prediction: texts that cannot be read stay, empty; else they are left out, or the first one is an error."""
 
     @property
+    def encodings(self) -> list[str | None]:
+        """In which files are read, the first one that fits; None: the one that their bytes show."""
+        return [encoding] if (encoding := self.reading.encoding) else encodings_to_try(self.fallback.encoding)
+
+    @property
     def names_columns(self) -> bool:
         """Whether a column is named: plain text is then a table."""
         return self.column is not None or bool(self.target)
@@ -133,7 +139,7 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
 def _documents_below(path: Path, wanted: Wanted) -> Documents:
     """Return the documents of a user's folder or archive: .txt files, or the part files of a table."""
     place, encoding = ArchiveOrFolder(path), wanted.reading.encoding
-    encodings = [encoding, *filter(None, [wanted.fallback.encoding])]
+    encodings = wanted.encodings
     listing = place.listing()
     visible = [name for name in listing.names if not is_hidden(name)]
     texts = [name for name in listing.names if name.lower().endswith(".txt")]
@@ -246,7 +252,7 @@ def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) ->
             content = stream.read()
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{file} is damaged or cannot be read ({error})") from None
-    lines, problems = _lines(content, file, wanted.reading.encoding, wanted.fallback.encoding)
+    lines, problems = _lines(content, file, wanted.encodings)
     if not problems and not any(line.strip() for line in lines):
         raise DataError(f"{file} is empty")
     numbers, notes = list(range(1, len(lines) + 1)), []
@@ -271,18 +277,16 @@ def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) ->
     return Documents(place, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))
 
 
-def _lines(
-    content: bytes, path: Path, encoding: str | None, fallback: str | None = None
-) -> tuple[list[str], list[tuple[int, str]]]:
+def _lines(content: bytes, path: Path, encodings: Sequence[str | None]) -> tuple[list[str], list[tuple[int, str]]]:
     """Return the lines of a file, and which of them are not text; these are empty."""
-    name = check_encoding(encoding) if encoding else encoding_of(content[:4])
-    try:
-        text = decoded(content, name)
-    except UnicodeDecodeError:
-        if fallback:
-            return _lines(content, path, fallback)
+    for encoding in encodings:
+        name = check_encoding(encoding) if encoding else encoding_of(content[:4])
+        with contextlib.suppress(UnicodeDecodeError):
+            text = decoded(content, name)
+            break
+    else:
         if name not in ("utf-8", "utf-8-sig"):
-            raise DataError(f"{path} is not text in {name}") from None
+            raise DataError(f"{path} is not text in {name}")
         text = decoded(content, name, errors="surrogateescape")
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if text.isascii() and "\0" not in text:
@@ -305,12 +309,14 @@ def _problem_of(line: str) -> str | None:
 
 def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     """Return the documents of a table, which is read as the training texts were where it cannot be read otherwise."""
+    first, *others = wanted.encodings
     try:
-        return _texts_of_table(path, wanted)
+        return _texts_of_table(path, replace(wanted, reading=replace(wanted.reading, encoding=first)))
     except DataError:
-        if wanted.fallback.encoding is None:
+        if not others:
             raise
-        return _texts_of_table(path, replace(wanted, reading=wanted.fallback, fallback=Reading()))
+        as_trained = replace(wanted.fallback, encoding=others[0])
+        return _texts_of_table(path, replace(wanted, reading=as_trained, fallback=Reading()))
 
 
 def _texts_of_table(path: Path | None, wanted: Wanted) -> Documents:

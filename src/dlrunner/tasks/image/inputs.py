@@ -19,7 +19,7 @@ from dlrunner.data.core.input_columns import input_columns
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, content_of
 from dlrunner.data.images.files import is_table, table_folder
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
-from dlrunner.data.tables.dialect import decoded
+from dlrunner.data.tables.dialect import decoded, encodings_to_try
 from dlrunner.data.tables.files import STANDARD_INPUT, suffix_of
 from dlrunner.data.tables.table import new_rows_of_copy, read_new_rows
 from dlrunner.data.tables.text_files import from_standard_input
@@ -119,9 +119,9 @@ def _lines(file: Path, folder: Path, encoding: str | None) -> list[str]:
     if file.suffix.lower() not in (".txt", ".csv") or not file.is_file():
         return []
     content, lines = file.read_bytes(), list[str]()
-    for each in ("utf-8", *([encoding] if encoding else [])):
+    for each in encodings_to_try(encoding):
         with contextlib.suppress(UnicodeDecodeError):
-            lines = [line for line in decoded(content, each).splitlines() if line.strip()]
+            lines = [line for line in decoded(content, each or "utf-8").splitlines() if line.strip()]
             break
     is_list = lines and (is_readable(Path(lines[0].strip()).suffix.lower()) or _file_of(lines[0], folder) is not None)
     return lines if is_list else []
