@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.data.texts.tokens import LONGEST, tokens_of
+from dlrunner.data.texts.tokens import LONGEST, Tokenizer, has_words, tokens_of
 
 
 def test_a_script_without_a_guard_tokenizes_in_several_processes(here: Path) -> None:
@@ -30,6 +30,14 @@ def test_many_characters_without_a_blank_take_no_time_that_grows_with_their_squa
     started = time.process_time()
     assert "".join(tokens_of(character * 8_000, "spacy", True)) == character * 8_000
     assert time.process_time() - started < 2  # 6 to 9 s at once
+
+
+@pytest.mark.parametrize("tokenizer", ["spacy", "whitespace"])
+@pytest.mark.parametrize("text", ["", "   ", "\t\r\n", " <br /><BR>\u00a0"])
+def test_blanks_and_line_breaks_alone_are_a_text_without_words(tokenizer: Tokenizer, text: str) -> None:
+    assert not has_words(text)
+    assert tokens_of(text, tokenizer, True) == []
+    assert has_words(f"{text}.")
 
 
 def test_only_words_that_are_too_long_are_cut() -> None:

@@ -35,7 +35,7 @@ CHUNK = 400
 """Documents that a process takes at once."""
 MANY = 2_000_000
 """Characters from which on more processes than one are worth their start of two seconds."""
-VERSION = 5
+VERSION = 6
 """Of what the cache holds."""
 
 LONGEST = 250
@@ -95,6 +95,11 @@ def tokens_of(text: str, tokenizer: Tokenizer, lower: bool) -> list[str]:
         raise ConfigError("the text is not in UTF-8") from None
     codes, _, words = _encode([text], tokenizer, lower)
     return [words[code] for code in codes]
+
+
+def has_words(text: str) -> bool:
+    """Return whether a text is more than blanks and line breaks, which alone are no tokens."""
+    return bool(_clean(text, lower=False))
 
 
 def tokenize(texts: Iterable[str], tokenizer: Tokenizer, lower: bool, processes: int | None = None) -> Tokens:
@@ -182,6 +187,8 @@ def _encode(
 
 def _clean(text: str, lower: bool) -> str:
     text = _BREAK.sub("\n", text.replace("\r\n", "\n").replace("\r", "\n"))
+    if not text.strip():  # spaCy would make a token of blanks
+        return ""
     return text.lower() if lower else text
 
 

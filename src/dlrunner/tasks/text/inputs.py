@@ -15,6 +15,7 @@ from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.data.tables.table import Reading
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
+from dlrunner.data.texts.tokens import has_words
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import not_found, user_path
 from dlrunner.predictor_inputs import check_table, listed, table_name, table_of_dicts
@@ -106,7 +107,7 @@ def _of_table(table: pd.DataFrame, column: str | None) -> InputTexts:
 def _with_empty(
     names: list[str], texts: list[str], notes: list[str], problems: dict[int, str], table: pd.DataFrame | None = None
 ) -> InputTexts:
-    empty = {row: "the text is empty" for row, text in enumerate(texts) if not text.strip()}
+    empty = {row: "the text is empty" for row, text in enumerate(texts) if not has_words(text)}
     missing = [row for row, reason in problems.items() if reason.endswith(MISSING)]
     blank = sorted({*(empty.keys() - problems.keys()), *missing})
     return InputTexts(names, texts, notes, sorted((empty | problems).items()), blank, table)
