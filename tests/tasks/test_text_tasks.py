@@ -424,8 +424,25 @@ def test_a_model_that_was_trained_on_empty_texts_answers_them(dlrun: Dlrun, here
     (here / "new.csv").write_text('review,n\nit was great,1\n"",2\n')
     status, out, err = dlrun("predict", "runs/latest", "new.csv", "--column", "review", "--out", "b.csv")
     assert status == 0, out + err
-    assert "those of such texts in training" in out
+    assert "those of the model (the run has such)" in out
     assert pd.read_csv("b.csv", keep_default_na=False)["folder"].tolist() == ["good", "none"]
+
+
+def test_texts_without_words_that_validate_have_the_same_answer_in_prediction(dlrun: Dlrun, here: Path) -> None:
+    texts = {f"train/good/{number}": "it was great" for number in range(20)}
+    texts |= {f"train/bad/{number}": "it was awful" for number in range(20)}
+    texts |= {"valid/bad/a": "it was", "valid/bad/b": "", "valid/bad/c": "   ", "valid/good/d": "<br />"}
+    for name, text in texts.items():
+        (here / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "texts" / f"{name}.txt").write_text(text)
+    status, out, err = dlrun("task=text", "data.path=texts", "epochs=1", "task.baseline=false", *QUICK)
+    assert status == 0, out + err
+    status, out, err = dlrun("predict", "runs/latest", "texts/valid", "--out", "b.csv")
+    assert status == 0, out + err
+    assert "3 text(s) are empty" in out
+    answer, expected = pd.read_csv("b.csv"), pd.read_csv("runs/latest/predictions.csv")
+    assert answer["p(good)"].tolist() == expected["p(good)"].tolist()
+    assert answer["p(good)"][1:].nunique() == 1
 
 
 def test_the_settings_of_few_texts_follow_from_their_number(dlrun: Dlrun, here: Path) -> None:

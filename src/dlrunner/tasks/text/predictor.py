@@ -118,7 +118,7 @@ class TextPredictor(Predictor):
             if constant is not None:
                 outputs = outputs.clone()
                 outputs[given.empty] = constant
-            like = "such texts in training" if constant is None else "the class frequencies of the training texts"
+            like = "the model (the run has such)" if constant is None else "the class frequencies of the training texts"
             notes.append(f"{len(given.empty):,} text(s) are empty: their predictions are those of {like}")
         is_given = given.table is not None and target.names[0] in given.table.columns
         inputs = given.columns(only)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, UNUSED, split_sizes
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import TextLoader, similar_lengths
@@ -270,9 +270,9 @@ class TextClassification(Classification):
         return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Vocabulary, target and tokenizer, and the outputs for texts without words, unless the model knows them."""
+        """Vocabulary, target and tokenizer, and the outputs for texts without words, unless the run has such texts."""
         table, rows = self.table, self.table.rows(TRAIN)
-        is_known = bool((table.lengths[rows] == 0).any())
+        is_known = bool((table.lengths[table.split != UNUSED] == 0).any())  # else predictions.csv has another answer
         train = self._targets.cpu()[torch.from_numpy(rows)]
         return {
             "words": list(table.vocabulary.words),
