@@ -75,6 +75,30 @@ def test_a_table_that_does_not_fit_is_refused(content: str, message: str) -> Non
     assert message in str(error.value)
 
 
+def test_titles_are_what_is_written() -> None:
+    Path("items.csv").write_text("item,name,year\n" + "".join(f"{i},{i:03},{2000 + i}\n" for i in range(5)))
+    assert read(items="items.csv").titles == ["003", "000", "001", "004", "002"]
+    Path("items.csv").write_text("item,title,year\n" + "".join(f"{i},2019-01-0{i + 1},1\n" for i in range(5)))
+    assert read(items="items.csv").titles[0] == "2019-01-04"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_side_table_may_have_the_encoding_of_the_ratings_or_be_utf_8(encoding: str) -> None:
+    Path("items.csv").write_text("item,name\n" + "".join(f"{i},Käse {i}\n" for i in range(5)), encoding=encoding)
+    assert read(items="items.csv", encoding="cp1252").titles[0] == "Käse 3"
+    if encoding == "cp1252":
+        with pytest.raises(DataError, match="save it as UTF-8, or train with"):
+            read(items="items.csv")
+
+
+def test_values_of_a_side_table_that_cannot_be_read_are_counted() -> None:
+    rows = [f"{i},{i + 0.5}\n" for i in range(300)]
+    Path("items.csv").write_text("item,price\n" + "".join([*rows, "300,free\n", "301,none yet\n"]))
+    notes = " ".join(read(items="items.csv").notes)
+    assert "row 302: price is 'free'" in notes
+    assert "2 such value(s) of price count as missing" in notes
+
+
 def test_a_column_of_many_texts_takes_little_memory_and_is_left_out() -> None:
     rows = [(u, i, (u * i) % 5 + 1) for u in range(3) for i in range(3000)]
     pd.DataFrame(rows, columns=["user", "item", "rating"]).to_csv("r.csv", index=False)

@@ -348,7 +348,9 @@ class RatingsData(Data):
 
     def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
         file = self.items if role == "item" else self.users
-        return None if file is None else read_side_table(file, role, names.get(role), [plain(each) for each in ids])
+        encoding = None if self.file is None else self.file.reading.encoding
+        wanted = [plain(each) for each in ids]
+        return None if file is None else read_side_table(file, role, names.get(role), wanted, encoding)
 
     @property
     def _marks(self) -> str | None:

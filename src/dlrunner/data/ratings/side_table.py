@@ -11,6 +11,7 @@ import pandas as pd
 
 from dlrunner.data.ratings.attributes import Values, memberships, positions
 from dlrunner.data.ratings.user_table import USUAL_NAMES
+from dlrunner.data.tables.dialect import encodings_to_try
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, Table
 from dlrunner.errors import DataError
@@ -40,7 +41,11 @@ def side_table_file(path: str | None, setting: str) -> TableFile | None:
 
 
 def read_side_table(
-    file: TableFile, role: Literal["user", "item"], name: str | None, ids: Sequence[int | str]
+    file: TableFile,
+    role: Literal["user", "item"],
+    name: str | None,
+    ids: Sequence[int | str],
+    encoding: str | None = None,
 ) -> SideTable:
     """Read a table of items or users.
 
@@ -49,18 +54,30 @@ def read_side_table(
         role: what its rows are.
         name: the name of the column of their ids in the table of ratings.
         ids: of each code.
+        encoding: of the ratings, if it was set; the table may have it too.
 
     Raises:
         ConfigError: there is no such file.
         DataError: it has no column of ids, or none of its ids occurs among the ratings.
     """
+    first, *others = encodings_to_try(encoding)
+    try:
+        return _read(file.in_encoding(first), role, name, ids)
+    except DataError:
+        if not others:
+            raise
+        return _read(file.in_encoding(others[0]), role, name, ids)
+
+
+def _read(file: TableFile, role: Literal["user", "item"], name: str | None, ids: Sequence[int | str]) -> SideTable:
     with file.open() as raw:
         names = list(raw.names)
     usual = [each for each in (name, *USUAL_NAMES[role], "id", "Id", "ID") if each in names]
     if not usual:
         wanted = ", ".join(filter(None, [name, *USUAL_NAMES[role][:3], "id"]))
         raise DataError(f"{file.place} has no column of ids ({wanted}); its columns are: {', '.join(names)}")
-    table = file.read(text=[usual[0]])
+    titles = [each for each in TITLES if each in names] if role == "item" else []
+    table = file.read(text=[usual[0], *titles])
     frame = table.frame[table.frame[usual[0]].notna()].drop_duplicates(usual[0]).set_index(usual[0])
     wanted_ids = pd.Index([str(each) for each in ids])
     num_known = int(wanted_ids.isin(frame.index).sum())
@@ -88,6 +105,10 @@ def _described(frame: pd.DataFrame, table: Table, role: str, num_known: int, num
         else:
             left_out.append(name)
     notes = [*table.notes, f"{table.place}: {', '.join(used) or 'no column'} as attributes of {role}s"]
+    for column in sorted({each.column for each in table.bad}):
+        first, *others = [each for each in table.bad if each.column == column]
+        count = f"{1 + len(others):,} such value(s) of {column} count as missing"
+        notes.append(f"{table.rows.at(first.row)}: {first.reason}; {count}")
     notes += unclear
     if left_out:
         why = f"its values do not tell {role}s apart, or none has two {role}s"
@@ -101,7 +122,7 @@ def _described(frame: pd.DataFrame, table: Table, role: str, num_known: int, num
     titles = None
     if titled is not None:
         pairs = zip(frame.index, frame[titled], strict=True)
-        titles = [str(code) if pd.isna(title) else str(title) for code, title in pairs]
+        titles = [str(code) if pd.isna(title) else title.strip() or str(code) for code, title in pairs]
     return SideTable(np.concatenate(parts, axis=1), titles, notes)
 
 

@@ -6,6 +6,8 @@ import hashlib
 import sys
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +65,12 @@ class TableFile:
         copy = cache_dir() / "standard-input" / f"{hashlib.sha256(content).hexdigest()[:32]}.csv"
         write_whole(copy, content)
         return str(copy)
+
+    def in_encoding(self, encoding: str | None) -> TableFile:
+        """Return the same table, read in an encoding; None: UTF-8, or the one that its bytes show."""
+        other = copy(self)
+        other.reading = replace(self.reading, encoding=encoding)
+        return other
 
     def identity(self) -> DataIdentity:
         """The table as it is now: the digest of its files and of its schema, or of the rows that a query gives.
