@@ -162,6 +162,13 @@ def test_a_new_rating_that_cannot_be_read_is_named_and_the_others_are_used(
     assert "no other row is left" in err
 
 
+def test_of_an_item_that_a_new_user_rated_twice_the_last_rating_counts(predictor: RatingPredictor) -> None:
+    twice = predictor.recommend(ratings=pd.DataFrame({"item": ["5", "1.10", "5"], "rating": [1.0, 1.0, 4.5]}))
+    once = predictor.recommend(ratings=pd.DataFrame({"item": ["1.10", "5"], "rating": [1.0, 4.5]}))
+    pd.testing.assert_frame_equal(twice, once)
+    assert "1 row(s) repeat an item" in twice.attrs["note"]
+
+
 @pytest.mark.parametrize("value", [0.1, 0.7, 0.9])
 def test_the_highest_and_the_lowest_rating_of_training_are_in_its_range(value: float, dlrun: Dlrun, here: Path) -> None:
     lines = [f"{user},{item},0.{(user + item) % 9 + 1}" for user in range(12) for item in range(12)]

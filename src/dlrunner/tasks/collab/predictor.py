@@ -256,9 +256,13 @@ class RatingPredictor(Predictor):
         known = readable & (item_codes != unknown)
         if not known.any():
             raise DataError(f"{path}: none of the {len(table)} items is known to this run")
-        scores = self.ensemble.fold_in(item_codes[known], ratings[known].astype(np.float32))
-        best = self._best(scores, item_codes[known], top)
+        rows = np.flatnonzero(known)
+        last = rows[~pd.Series(item_codes[rows]).duplicated(keep="last").to_numpy()]
+        scores = self.ensemble.fold_in(item_codes[last], ratings[last].astype(np.float32))
+        best = self._best(scores, item_codes[last], top)
         notes = []
+        if num_repeated := len(rows) - len(last):
+            notes.append(f"{num_repeated:,} row(s) repeat an item: the last rating counts")
         if problems:
             best.attrs["num_bad"] = len(problems)
             notes.append(f"{len(problems):,} of {len(table):,} rows are left out: {example}")
