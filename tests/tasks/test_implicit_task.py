@@ -199,6 +199,12 @@ def test_ratings_count_as_choices_from_a_threshold_on(dlrun: Dlrun, here: Path) 
     status, out, err = dlrun(*words, "data.rating=rating", "data.min_rating=4")
     assert status == 0, err
     assert "540 of 1,080 rows are left out" in " ".join(out.split())
+    pd.DataFrame({"product": ["i8", "i11", "i14"], "rating": [5, 1, 3]}).to_csv("rated.csv", index=False)
+    pd.DataFrame({"product": ["i8"]}).to_csv("chosen.csv", index=False)
+    predictor = dlrunner.load("runs/latest")
+    rated, chosen = (predictor.recommend(ratings=pd.read_csv(f"{each}.csv")) for each in ("rated", "chosen"))
+    pd.testing.assert_frame_equal(rated, chosen)
+    assert "2 of 3 rows are left out: they lie below data.min_rating" in rated.attrs["note"]
     status, out, err = dlrun(*words, "data.min_rating=4")
     assert status == 2
     assert "data.rating" in err

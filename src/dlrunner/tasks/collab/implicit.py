@@ -223,6 +223,7 @@ class Implicit(RatingsTask):
             "titles": table.titles,
             "columns": table.columns,
             "schema": table.schema,
+            "lowest_choice": self.data.min_rating,
             "user_attributes": dims.user_attributes,
             "item_attributes": dims.item_attributes,
             "rated_users": dims.users,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.ratings.cleaning import rated_from
+from dlrunner.data.ratings.user_table import ratings_of
 from dlrunner.errors import DataError
 from dlrunner.model import Example, Model
 from dlrunner.models.ranking import ChoiceDims, Ranking
@@ -99,11 +103,23 @@ class ChoicePredictor(RatingPredictor):
         """Return the best items for a user who was not in training, from a table of items."""
         check_table(table)
         unknown = self.ensemble.unknown_item
-        codes, missing = self.items.of(table[self._column(table, "item")], unknown)
+        given, notes = self._chosen(table)
+        codes, missing = self.items.of(given[self._column(table, "item")], unknown)
         known = np.unique(codes[(codes != unknown) & ~missing])
         if not len(known):
-            raise DataError(f"{table_name(table)}: none of the {len(table)} items is known to this run")
+            raise DataError(f"{table_name(table)}: none of the {len(given)} items is known to this run")
         best = self._best(self.ensemble.fold_in(known, np.ones(len(known), dtype=np.float32)), known, top)
         num_unknown = int((codes == unknown).sum())
-        note = f"{num_unknown} of {len(table)} items are unknown and were ignored"
-        return with_notes(best, [note] if num_unknown else [])
+        if num_unknown:
+            notes.append(f"{num_unknown} of {len(given)} items are unknown and were ignored")
+        return with_notes(best, notes)
+
+    def _chosen(self, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """Return the rows that are choices by the ratings of the run, where the table has them, and notes."""
+        lowest, name = self.state.get("lowest_choice"), self.state["columns"].get("rating")
+        if lowest is None or name not in table.columns:
+            return table, []
+        path = Path(table_name(table))
+        ratings, _ = ratings_of(table, name, self.state["schema"], path)
+        enough, notes = rated_from(ratings, lowest, RowLocations(path))
+        return table[enough], [] if enough.all() else notes
