@@ -136,6 +136,11 @@ def detect(head: str, path: Path, separator: str | None = None, skip_bad: bool =
     skipped += _num_comments(lines[skipped:])
     if not "".join(lines[skipped:]).strip():
         raise DataError(f"{path} is empty")
+    if separator is None and _has_row_names_of_r(lines[skipped:]):
+        raise DataError(
+            f"{path}: its values are separated by blanks, and row names stand in front of them, as R's write.table "
+            "writes them: write.csv(x, FILE, row.names=FALSE) writes a table that can be read"
+        )
     parsed = {each: _records(lines[skipped:], each) for each in ([separator] if separator else SEPARATORS)}
     titles = {each: num_titles([fields for _, fields in records], each) for each, records in parsed.items()}
     chosen = max(parsed, key=lambda each: _fit([fields for _, fields in parsed[each]], titles[each]))
@@ -283,6 +288,26 @@ def unique_names(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _ordinal(number: int) -> str:
     return {2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def _has_row_names_of_r(lines: Sequence[str]) -> bool:
+    """Return whether values are separated by blanks, and each row has one more than the header: its name.
+
+    >>> _has_row_names_of_r(['"x" "y"', '"1" 5.1 "a b"', '"2" 4.9 "c"', '"3" 4.'])
+    True
+    >>> _has_row_names_of_r(["x y", "1 2 3", "2 3 4", "3"])
+    False
+    """
+    complete = lines[:20] if len(lines) > 20 else lines[:-1]  # the last one may be cut
+    text = "".join(complete)
+    if (
+        len(complete) < 3
+        or not all(line.startswith('"') for line in complete)
+        or any(map(text.__contains__, SEPARATORS))
+    ):
+        return False
+    header, *rows = (next(csv.reader([line], delimiter=" ")) for line in complete)
+    return all(len(row) == len(header) + 1 for row in rows)
 
 
 def _num_comments(lines: Sequence[str]) -> int:
