@@ -217,7 +217,7 @@ def test_a_pair_is_left_out_if_its_latest_rating_is_low_but_a_choice_stays_one(h
         (("u9", "i1", "NA"), "row 12: the rating is missing"),
         (("u9", "i1", "great"), "row 12: rating is 'great', which is not a number"),
         (("u9", "i1", "inf"), "row 12: rating is 'inf', which is not a finite number"),
-        (("u9", "i1", "1e39"), r"row 12: 1e\+39 is not a valid rating"),
+        (("u9", "i1", "1e39"), r"row 12: 1e\+39 is not a valid rating \(a number from -1,000,000 to 1,000,000\)"),
     ],
 )
 def test_a_bad_row_is_named_or_left_out_and_counted(row: tuple[Any, ...], reason: str, here: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from dlrunner.errors import ConfigError
 from dlrunner.models.image import weights_file
+from dlrunner.models.vision import found_weights
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.found_weights import find_weights
 from tests.conftest import QUICK, Dlrun
@@ -26,7 +28,7 @@ def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty folders in place of torch's and timm's caches and of installed packages."""
     monkeypatch.setenv("TORCH_HOME", str(here / "torch"))
     monkeypatch.setenv("HF_HOME", str(here / "hf"))
-    monkeypatch.setattr(sys, "path", [*sys.path, str(here / "site-packages")])
+    monkeypatch.setattr(found_weights, "sys", SimpleNamespace(path=[str(here / "site-packages")]))
     folder = here / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder

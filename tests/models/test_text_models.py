@@ -37,6 +37,20 @@ def words(steps: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_a_cpu_without_bfloat16_computes_the_layers_in_float32(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's LSTM needs AVX-512 for bfloat16: an older CPU would end the run with an error of its library."""
+    monkeypatch.setattr("dlrunner.system.precision.has_bfloat16", lambda device: False)
+    encoder, text = language_model(cell, **NO_DROPOUT).encoder, words(5, 3)
+    expected, after = encoder(text)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = encoder(text)
+        next_outputs, _ = encoder(text, state)
+    assert outputs.dtype == torch.float32
+    assert torch.equal(outputs, expected)
+    assert torch.equal(next_outputs, encoder(text, after)[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_weights_really_drop_and_other_ones_in_each_batch(cell: Cell) -> None:
     model = language_model(cell, **{**NO_DROPOUT, "weight_dropout": 0.5})
     layer = model.encoder._layers()[0]

@@ -29,6 +29,7 @@ from dlrunner.reporting.terminal.baselines import baseline_lines
 from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.reporting.terminal.progress import metric_value
 from dlrunner.runs.directory import RunDirectory
+from dlrunner.system.precision import has_bfloat16
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import AnnotatedText, DataIdentity, ResultTable, Split, Task
@@ -123,6 +124,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     for line in column_lines(columns):
         context.notify(line)
         log.info(line)
+    if plan.settings.precision == "bf16" and not has_bfloat16(plan.device):
+        context.notes.add(f"this {plan.device.type} has no bfloat16 in hardware: precision=fp32 would be faster")
     for note in task.notes():
         context.notes.add(note)
     statistics = task.split_statistics()

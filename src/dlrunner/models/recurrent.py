@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import ConfigError
+from dlrunner.system.precision import emulates_bfloat16, without_autocast
 
 State = list[tuple[Tensor, ...]]
 """The state of each layer: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
@@ -127,7 +128,18 @@ class RecurrentLayer(nn.Module):
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, ...] | None, dropped: dict[str, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return outputs, [steps, batch, hidden], and the state after the last step."""
+        """Return outputs, [steps, batch, hidden], and the state after the last step.
+
+        A CPU without bfloat16 computes them in float32: torch's LSTM needs AVX-512 for less.
+        """
+        if emulates_bfloat16(inputs.device):
+            with without_autocast(inputs.device):
+                return self._outputs(inputs.float(), state, dropped)
+        return self._outputs(inputs, state, dropped)
+
+    def _outputs(
+        self, inputs: Tensor, state: tuple[Tensor, ...] | None, dropped: dict[str, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         initial: Any = state[0] if state is not None and self.kind == "gru" else state
         if dropped:
             outputs, after = torch.func.functional_call(self.cell, dropped, (inputs, initial))

@@ -33,6 +33,11 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Return whether autocast computes in bfloat16 on a CPU that does not have it in hardware."""
+    return autocast_dtype(device) == torch.bfloat16 and device.type == "cpu" and not has_bfloat16(device)
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Return whether a device multiplies matrices of bfloat16 in hardware, rather than emulating it."""
     if device.type == "cuda":

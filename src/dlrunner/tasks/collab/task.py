@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.data.core.splitting import PART_CODES, TRAIN, VALID, Splitting, split_again
-from dlrunner.data.core.variation import standard_deviation
+from dlrunner.data.core.variation import is_constant, standard_deviation
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import DataError
@@ -32,6 +32,9 @@ from dlrunner.tasks.collab.defaults import less_decay, recommended_for
 from dlrunner.tasks.collab.ensemble_predictor import RatingEnsemble
 from dlrunner.tasks.collab.predictor import RatingPredictor
 from dlrunner.tasks.collab.ratings_task import RatingsTask
+
+SMALL_VARIANCE = 0.01
+"""Of ratings; the loss of smaller ones is relative to theirs."""
 
 
 class Collab(RatingsTask):
@@ -152,20 +155,18 @@ class Collab(RatingsTask):
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error; of a user's own ratings relative to their variance."""
-        return F.mse_loss(outputs.float(), targets) / self._variance
+        """Mean squared error; of small numbers, such as fractions of .001, relative to their variance."""
+        return F.mse_loss(outputs.float(), targets) / self._unit
 
     @cached_property
-    def _variance(self) -> float:
-        """Of a user's own training ratings: in their unit gradients may be smaller than Adam's epsilon, 1e-8.
-
-        MovieLens' loss is in stars, as published.
-        """
+    def _unit(self) -> float:
+        """The variance of the training ratings if it is small: else Adam's epsilon, 1e-8, would count."""
         mean, train = self.dims.mean_rating, self.table.ratings[self.table.part(TRAIN)]
-        if not self.table.columns or mean is None:
+        if mean is None or is_constant(train):
             return 1.0
         squares = (((train[block].astype(np.float64) - mean) ** 2).sum() for block in blocks_of(len(train)))
-        return float(sum(squares)) / len(train)
+        variance = float(sum(squares)) / len(train)
+        return variance if variance < SMALL_VARIANCE else 1.0
 
     def purpose(self) -> str:
         """Predict the ratings."""
