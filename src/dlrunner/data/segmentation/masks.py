@@ -67,7 +67,8 @@ def decode_mask(content: bytes) -> tuple[Image.Image, list[str]]:
     with opened(content) as mask:
         if mask.format == "JPEG":
             raise DataError("is a JPEG, which mixes the values of neighbouring pixels: save masks as PNG")
-        step = GREY_STEPS.get(str(mask.tile[0][3])) if mask.tile else None
+        stored = getattr(mask, "tile", None)  # how the pixels lie in the file
+        step = GREY_STEPS.get(str(stored[0][3])) if stored else None
         values, remarks = np.asarray(mask), list[str]()
         if step is not None:
             values = values // step
