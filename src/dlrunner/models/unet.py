@@ -79,7 +79,8 @@ class UNet(Model):
         self.encoder.train()
         widths = [max(channels >> depth, 32) for depth in range(len(skips) + 1)]
         blocks, before = [], widths[0]
-        for skip, width in zip(reversed(skips[score_stride == 4 :]), widths, strict=False):
+        used = skips[1:] if score_stride == 4 else skips  # the first one is of each second pixel
+        for skip, width in zip(reversed(used), widths, strict=False):
             blocks.append(UpBlock(before, skip, width))
             before = width
         self.bridge = _convolutions(deepest, widths[0])
@@ -143,12 +144,12 @@ class UNet(Model):
         maps = self.bridge(deepest)
         for block, skip in zip(self.blocks, reversed(skips), strict=False):
             maps = block(maps, skip)
-        scores: Tensor
         if self.last is not None:
-            scores = self.scores(self.last(maps, images))
-            return scores
-        scores = self.scores(maps)
-        return F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
+            maps = self.last(maps, images)
+        scores: Tensor = self.scores(maps)
+        if self.last is None:
+            scores = F.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
+        return scores
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """The lower half of the encoder's stages, the upper half, the decoder."""
