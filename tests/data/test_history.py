@@ -25,7 +25,7 @@ def sales(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray
     """Return rows of six stores, their days and targets: store, weekday, a slow drift and noise."""
     rng = np.random.default_rng(seed)
     day, store = (each.ravel() for each in np.meshgrid(np.arange(NUM_DAYS), np.arange(6), indexing="ij"))
-    frame = pd.DataFrame({"store": store, "weekday": day % 7, "kind": store % 2})
+    frame = pd.DataFrame({"store": store, "weekday": day % 7, "kind": store % 2, "feast": (day % 50 == 20) * 1.0})
     drift = 0.3 * np.sin(day / 120 + store)
     target = 5 + 0.5 * store + 0.1 * (day % 7) + drift + rng.normal(0, 0.05, len(day))
     return frame, FIRST + day, target
@@ -42,14 +42,15 @@ def features(found: TargetFeatures) -> np.ndarray[Any, Any]:
     return found.frame[found.names].to_numpy()
 
 
+@pytest.mark.parametrize("effects", [[], ["feast", "kind"]])
 @pytest.mark.parametrize("past", [False, True])
 @pytest.mark.parametrize("start", [VALID_FROM, VALID_FROM + BLOCK, VALID_FROM - 3 * BLOCK])
-def test_no_row_sees_its_block(past: bool, start: int) -> None:
+def test_no_row_sees_its_block(effects: list[str], past: bool, start: int) -> None:
     _, days, target = sales()
     block = (days >= start) & (days < start + BLOCK)
     planted = np.where(block, target + 3, target)
     planted[days == start + 4] -= 7  # an effect of a day that all stores share
-    before, after = (features(prepared(values, past=past)) for values in (target, planted))
+    before, after = (features(prepared(values, past=past, effects=effects)) for values in (target, planted))
     np.testing.assert_array_equal(before[block], after[block])
     assert start == VALID_FROM or not np.array_equal(before, after), "other blocks see it, if it is no validation row"
 
@@ -65,7 +66,7 @@ def test_a_forecast_sees_the_past_alone(start: int) -> None:
     _, days, target = sales()
     future = np.where(days >= start, np.random.default_rng(1).normal(0, 9, len(days)), target)
     known = days < start + BLOCK
-    before, after = (features(prepared(values, past=True)) for values in (target, future))
+    before, after = (features(prepared(values, past=True, effects=["feast"])) for values in (target, future))
     np.testing.assert_array_equal(before[known], after[known])
     without, changed = (features(prepared(values)) for values in (target, future))
     assert not np.array_equal(without[known], changed[known]), "without past the days after a block are used"
@@ -110,7 +111,40 @@ def test_the_same_days_of_other_years_are_found() -> None:
     assert "history_day_effect_plus_364" not in prepared(target, past=True).frame
 
 
-@pytest.mark.parametrize("settings", [{}, {"past": True}, {"peers": "kind", "region": "kind"}])
+@pytest.mark.parametrize("past", [False, True])
+def test_effects_of_categories_are_found(past: bool) -> None:
+    frame, days, target = sales()
+    feast, even = frame["feast"] == 1, frame["store"] % 2 == 0
+    planted = target + feast * np.where(even, 0.6, 0.2)
+    found = prepared(planted, past=past, effects=["feast"]).frame[days >= VALID_FROM - 3 * BLOCK]
+    # The day's effect is shrunk by 20 rows, over all six stores and over those of the region, which are the same six.
+    of_day = 0.4 * (1 - (20 / 26) ** 2)
+    assert found["history_day_effect_by_feast"][feast].mean() == pytest.approx(of_day, abs=0.03)
+    assert found["history_day_effect_by_feast"][~feast].abs().max() < 0.03
+    by_store = found.groupby([frame["feast"], even])["history_residual_by_feast"].mean()
+    assert by_store[1, True] == pytest.approx((0.6 - of_day) * 13 / (13 + 8), abs=0.06)  # of 12 to 17 such days
+    assert by_store[1, False] == pytest.approx((0.2 - of_day) * 13 / (13 + 8), abs=0.06)
+    assert by_store[0].abs().max() < 0.03
+
+
+def test_a_category_that_no_training_row_has_has_no_effect() -> None:
+    frame, days, target = sales()
+    state = prepared(target, effects=["feast"]).recipe["history"]
+    rows = History.from_state(state).columns(frame.head(6).assign(feast=7.0), np.full(6, int(days.max()) + 3))
+    assert (rows[["history_day_effect_by_feast", "history_residual_by_feast"]] == 0).all(axis=None)
+
+
+def test_the_state_of_an_older_run_has_no_effects() -> None:
+    frame, days, target = sales()
+    found = prepared(target)
+    state = {name: values for name, values in found.recipe["history"].items() if not name.startswith("effect")}
+    state["settings"] = {name: value for name, value in state["settings"].items() if name != "effects"}
+    pd.testing.assert_frame_equal(add_history(frame, days, {"history": state}), found.frame)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"effects": ["feast", "kind"]}, {"past": True}, {"peers": "kind", "region": "kind"}]
+)
 def test_what_a_run_stores_gives_the_same_features(settings: dict[str, Any]) -> None:
     frame, days, target = sales()
     found = prepared(target, **settings)
@@ -144,6 +178,8 @@ def test_unknown_columns_and_classes_are_refused() -> None:
     _, _, target = sales()
     with pytest.raises(ConfigError, match="store"):
         prepared(target, by=["stor"])
+    with pytest.raises(ConfigError, match="feast"):
+        prepared(target, effects=["feest"])
 
 
 @pytest.mark.parametrize("past", [False, True])

@@ -86,9 +86,9 @@ def built(rows: pd.DataFrame, **changes: Any) -> pd.DataFrame:
 def test_days_since_and_until_holidays_run_to_the_edges_of_what_is_known() -> None:
     rows = rows_of(pd.date_range("2014-12-24", "2015-01-07"), holiday=["2014-12-25", "2014-12-26", "2015-01-01"])
     table = built(rows)
-    # By hand: nothing is known before the first holiday, nor after the last one: 0 there, as in the lesson.
-    assert table["AfterStateHoliday"].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
-    assert table["BeforeStateHoliday"].tolist() == [1, 0, 0, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0]
+    # By hand: before the first one and after the last one the longest distance that is known; 0 would be a holiday.
+    assert table["AfterStateHoliday"].tolist() == [6, 0, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
+    assert table["BeforeStateHoliday"].tolist() == [1, 0, 0, 5, 4, 3, 2, 1, 0, 5, 5, 5, 5, 5, 5]
     assert table["StateHoliday"].tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     # The seven days that end with the day, and those that begin with it.
     assert table["StateHoliday_bw"].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
@@ -108,7 +108,7 @@ def test_a_store_that_was_closed_for_months_has_no_events_in_the_gap() -> None:
     table = built(rows_of(open_days, promo=["2014-12-04", "2014-12-05", "2015-03-02"], holiday=["2014-12-03"]))
     assert table["Promo_bw"].tolist() == [0, 0, 0, 1, 2, 0, 1, 1], "by days, not by rows: the gap is longer than a week"
     assert table["Promo_fw"].tolist() == [2, 2, 2, 2, 1, 1, 1, 0]
-    days_since = [0, 0, 0, 1, 2, 88, 89, 90]  # 3 December to 1 March: 28 + 31 + 28 + 1
+    days_since = [90, 90, 0, 1, 2, 88, 89, 90]  # 3 December to 1 March: 28 + 31 + 28 + 1
     assert table["AfterStateHoliday"].tolist() == days_since
 
 
@@ -417,6 +417,19 @@ def test_days_around_a_closing_and_days_of_a_promotion_are_counted() -> None:
     alone = rows.drop(columns="Open")
     known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(alone)
     assert (features(alone, known, open_days=True)["DaysSinceClosing"] == 40).all()
+
+
+def test_days_near_a_holiday_have_a_category() -> None:
+    days = pd.date_range("2014-11-27", "2015-01-09")
+    rows = rows_of(days, holiday=["2014-12-01", "2014-12-25", "2014-12-26", "2015-01-01"])
+    known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(rows)
+    near = features(rows, known, open_days=True).set_index(days)["NearHoliday"]
+    assert near["2014-11-27":"2014-11-30"].tolist() == [44, 43, 42, 41]
+    assert near["2014-12-01":"2014-12-05"].tolist() == [100, 114, 124, 134, 144]
+    assert near["2014-12-23":"2014-12-29"].tolist() == [142, 141, 100, 100, 114, 124, 133]
+    assert near["2015-01-01":"2015-01-09"].tolist() == [100, 114, 124, 134, 144, 144, 144, 44, 44]
+    lesson = features(rows, known, open_days=True, lesson=True).set_index(days)["NearHoliday"]
+    assert lesson.equals(near)
 
 
 def test_columns_can_be_excluded(chain: Path) -> None:

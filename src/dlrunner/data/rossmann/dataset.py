@@ -27,6 +27,7 @@ from dlrunner.data.rossmann.features import (
     CONTINUOUS,
     EVENTS,
     FLAGS,
+    NEAR_HOLIDAY,
     OPEN_DAYS,
     ROW_COLUMNS,
     STORE_COLUMNS,
@@ -72,7 +73,7 @@ class RossmannData(TableSource):
         lesson: the columns with the lesson's errors, and statistics of all rows (docs/tabular.md lists them).
         history: features of each store's earlier and later sales (see `data.tabular.history`).
         exclude: columns that are no inputs.
-        open_days: further columns of the days that a store is open or has a promotion, `OPEN_DAYS`.
+        open_days: further columns of the days around closings, promotions and holidays, `OPEN_DAYS` and `NEAR_HOLIDAY`.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class RossmannData(TableSource):
         self.leave_out, self.sample = leave_out, sample
         self.lesson, self.open_days = lesson, open_days
         self.history_settings = history_settings(history)
-        self.columns = [*CATEGORICAL, *CONTINUOUS, *(OPEN_DAYS if open_days else ())]
+        self.columns = [*CATEGORICAL, *CONTINUOUS, *([*OPEN_DAYS, NEAR_HOLIDAY] if open_days else [])]
         for name in exclude:
             if name not in self.columns:
                 raise ConfigError(f"data.exclude: there is no column {name}; {did_you_mean(name, self.columns)}")
@@ -187,8 +188,8 @@ class RossmannData(TableSource):
             frame = frame[kept].reset_index(drop=True)
         rows = RowLocations(Path(identity.path)).only(kept)
         split = self.splitting.assign(frame, None, rows)
-        categorical = [name for name in self.columns if name in CATEGORICAL]
-        continuous = [name for name in self.columns if name not in CATEGORICAL]
+        categorical = [name for name in self.columns if name in (*CATEGORICAL, NEAR_HOLIDAY)]
+        continuous = [name for name in self.columns if name not in categorical]
         target, values = Regression(["Sales"], transform="log"), frame["Sales"].to_numpy(np.float64)
         base, history = None, list[str]()
         if self.history_settings:

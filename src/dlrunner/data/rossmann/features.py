@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dlrunner.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Of the features; the cache of another version is not read."""
 
 CATEGORICAL = (
@@ -35,7 +35,8 @@ CONTINUOUS = (
     *("CompetitionDistance", *WEATHER, "trend", "trend_DE"),
     *("AfterStateHoliday", "BeforeStateHoliday", "Promo", "SchoolHoliday"),
 )
-EVENTS = ("StateHoliday", "SchoolHoliday", "Promo")
+HOLIDAY = "StateHoliday"
+EVENTS = (HOLIDAY, "SchoolHoliday", "Promo")
 """Events with features of the days before and after."""
 
 OPEN_DAYS = (
@@ -43,6 +44,8 @@ OPEN_DAYS = (
     *("PromoDay", "DaysSincePromo", "DaysUntilPromo", "WeekOfMonth"),
 )
 """Continuous columns of `data.open_days`."""
+NEAR_HOLIDAY = "NearHoliday"
+"""Its category: which days after the last and before the next state holiday, and whether it is Christmas's time."""
 
 ROW_COLUMNS = ("Store", "DayOfWeek", "Date", "Promo", "StateHoliday", "SchoolHoliday")
 """Columns that the features are computed from."""
@@ -50,7 +53,7 @@ STORE_COLUMNS = (
     *("Store", "StoreType", "Assortment", "CompetitionDistance", "CompetitionOpenSinceMonth"),
     *("CompetitionOpenSinceYear", "Promo2SinceWeek", "Promo2SinceYear", "PromoInterval"),
 )
-MOST_MONTHS, MOST_WEEKS, WINDOW = 24, 25, 7
+MOST_MONTHS, MOST_WEEKS, WINDOW, FAR = 24, 25, 7, 4
 FLAGS = (*EVENTS, "Open")
 """What the calendar knows of each day."""
 MOST_GAP, MOST_DAYS, CLOSING = 15, 40, 5
@@ -91,16 +94,18 @@ class Calendar:
         return empty.with_rows(stores, days, flags)
 
     def days_since(self, event: str) -> NDArray[np.int16]:
-        """Return the days since the last event of each store, 0 on the day itself and before the first one.
+        """Return the days since the last event of each store, 0 on the day itself.
+
+        Before the first one nothing is known: the longest distance of the calendar, since 0 would be an event.
 
         >>> calendar = Calendar(0, np.array([[[0, 1, 0, 0, 1, 0]]] * 4, dtype=bool))
         >>> calendar.days_since("Promo").tolist(), calendar.days_until("Promo").tolist()
-        ([[0, 0, 1, 2, 0, 1]], [[1, 0, 2, 1, 0, 0]])
+        ([[2, 0, 1, 2, 0, 1]], [[1, 0, 2, 1, 0, 2]])
         """
         return _since(self.of(event))
 
     def days_until(self, event: str) -> NDArray[np.int16]:
-        """Return the days until the next event of each store, 0 on the day itself and after the last one."""
+        """Return the days until the next event of each store; after the last one the longest distance."""
         return _since(self.of(event)[:, ::-1])[:, ::-1]
 
     def sum_before(self, event: str) -> NDArray[np.int8]:
@@ -139,7 +144,8 @@ class Calendar:
 def _since(events: NDArray[np.bool_]) -> NDArray[np.int16]:
     day = np.arange(events.shape[1], dtype=np.int16)
     last = np.maximum.accumulate(np.where(events, day, np.int16(-1)), axis=1)
-    return np.where(last < 0, np.int16(0), day - last)
+    distance = day - last
+    return np.where(last < 0, distance[last >= 0].max(initial=0), distance)
 
 
 def _open_gap(is_open: NDArray[np.bool_]) -> NDArray[np.int16]:
@@ -216,13 +222,13 @@ def is_event(column: pd.Series[Any]) -> NDArray[np.bool_]:
 def features(
     rows: pd.DataFrame, surroundings: Surroundings, *, lesson: bool = False, open_days: bool = False
 ) -> pd.DataFrame:
-    """Return the 22 categorical and 16 continuous columns of some rows, in their order, then those of OPEN_DAYS.
+    """Return the 22 categorical and 16 continuous columns of some rows, in their order, then those of `open_days`.
 
     Args:
         rows: the columns of ROW_COLUMNS, Date as datetime64.
         surroundings: external tables whose calendar has these rows.
         lesson: the columns as the lesson has them, with its errors (see `_as_in_the_lesson`).
-        open_days: add the columns of OPEN_DAYS.
+        open_days: add the columns of OPEN_DAYS, and NEAR_HOLIDAY.
     """
     calendar = surroundings.calendar
     assert calendar is not None
@@ -237,18 +243,41 @@ def features(
     for event in EVENTS:
         built[f"{event}_fw"] = calendar.sum_after(event)[at]
         built[f"{event}_bw"] = calendar.sum_before(event)[at]
-    built["AfterStateHoliday"] = calendar.days_since("StateHoliday")[at].astype(np.float32)
-    built["BeforeStateHoliday"] = calendar.days_until("StateHoliday")[at].astype(np.float32)
+    built["AfterStateHoliday"] = calendar.days_since(HOLIDAY)[at].astype(np.float32)
+    built["BeforeStateHoliday"] = calendar.days_until(HOLIDAY)[at].astype(np.float32)
     for event, dtype in (("StateHoliday", np.int8), ("Promo", np.float32), ("SchoolHoliday", np.float32)):
         built[event] = is_event(rows[event]).astype(dtype)
     if lesson:
         built |= _as_in_the_lesson(built, surroundings, stores, days)
     names = [*CATEGORICAL, *CONTINUOUS]
     if open_days:
+        built[NEAR_HOLIDAY] = _near_holiday(calendar, at, built["Month"], built["Day"])
         built |= {name: column[at].astype(np.float32) for name, column in calendar.open_days().items()}
         built["WeekOfMonth"] = ((built["Day"] - 1) // 7).astype(np.float32)
-        names += OPEN_DAYS
+        names += [*OPEN_DAYS, NEAR_HOLIDAY]
     return pd.DataFrame({name: built[name] for name in names}, index=rows.index)
+
+
+def _near_holiday(
+    calendar: Calendar, at: tuple[NDArray[np.int64], NDArray[np.int64]], month: NDArray[Any], day: NDArray[Any]
+) -> NDArray[np.int16]:
+    """Return 10 · days since the last state holiday + days until the next one, both at most FAR, + 100 at Christmas."""
+    since, until = (np.minimum(days[at], FAR) for days in (calendar.days_since(HOLIDAY), calendar.days_until(HOLIDAY)))
+    christmas = (month == 12) | ((month == 1) & (day <= 7))
+    return np.asarray(100 * christmas + 10 * since + until, dtype=np.int16)
+
+
+def near_holiday_name(code: int) -> str:
+    """Return what a category of NEAR_HOLIDAY means.
+
+    >>> [near_holiday_name(code) for code in (0, 14, 142, 123, 44)]
+    ['holiday', '1 after', '2 before, Christmas', '2 after and 3 before, Christmas', 'none near']
+    """
+    christmas, days = divmod(code, 100)
+    since, until = divmod(days, 10)
+    sides = [f"{count} {side}" for count, side in ((since, "after"), (until, "before")) if count < FAR]
+    name = "holiday" if 0 in (since, until) else " and ".join(sides) or "none near"
+    return f"{name}, Christmas" if christmas else name
 
 
 def _as_in_the_lesson(

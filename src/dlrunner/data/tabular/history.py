@@ -12,9 +12,11 @@ For a group g (a store), a cell c within it (a weekday with promotion) and a day
         year_1, year_2         w = exp(-(d - 364)² / 98), 728 for year_2    k = 8
         weekday                w = exp(-d / 200) on the same weekday        k = 4
         before, after          w = 1 in the 28 days around the block        k = 1; before_rows, after_rows: how many
+        residual_by_C          w = 1 where column C has the same category   k = 8
     spread    standard deviation of r in the group
     day_effect_364 …           E of the day 364 and 728 days before and after, and whether there is one
     day_effect_before          mean of E in the 28 days before the block
+    day_effect_by_C            mean of E over all rows with the same category of column C, and half a day's rows of 0
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from dlrunner.errors import ConfigError, did_you_mean
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CELL_SHRINKAGE, DAY_SHRINKAGE, SPREAD_SHRINKAGE = 6, 20, 20
+CELL_SHRINKAGE, DAY_SHRINKAGE, SPREAD_SHRINKAGE, EFFECT_SHRINKAGE = 6, 20, 20, 8
 AROUND = 28
 YEARS = (-728, -364, 364, 728)
 """Days to the same weekday of other years."""
@@ -81,9 +83,11 @@ class HistoryRows:
     groups: Ints
     cells: Ints
     days: Ints
+    effects: Ints
+    """Codes of the columns with effects, [columns, rows]."""
 
     def __getitem__(self, chosen: NDArray[Any]) -> HistoryRows:
-        return HistoryRows(self.groups[chosen], self.cells[chosen], self.days[chosen])
+        return HistoryRows(self.groups[chosen], self.cells[chosen], self.days[chosen], self.effects[:, chosen])
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class History:
     settings: HistorySettings
     groups: Combinations
     cells: Combinations
+    effects: list[Combinations]
+    """The categories of each column with effects."""
     peers: Ints
     """Of each group, [groups + 1]; the last one is that of groups without history."""
     regions: Ints
@@ -130,18 +136,20 @@ class History:
                 raise ConfigError(f"data.history: there is no column {name!r}; {did_you_mean(name, frame.columns)}")
         known = frame[train]
         groups, cells = Combinations.fit(known, settings.by), Combinations.fit(known, settings.within)
-        rows = HistoryRows(groups.codes(known), cells.codes(known), days[train])
+        effects = [Combinations.fit(known, [name]) for name in settings.effects]
+        rows = HistoryRows(groups.codes(known), cells.codes(known), days[train], _effect_codes(effects, known))
         size = (len(groups.known) + 1) * (int(rows.days.max() - rows.days.min()) + 1)
         if size > MOST_CELLS:
             raise ConfigError(f"data.history.by: groups times days are {size:,}, more than {MOST_CELLS:,}")
         peers, regions = (
             _of_groups(known, name, rows.groups, len(groups.known)) for name in (settings.peers, settings.region)
         )
-        return cls(settings, groups, cells, peers, regions, rows, values[train].astype(np.float64), anchor)
+        return cls(settings, groups, cells, effects, peers, regions, rows, values[train].astype(np.float64), anchor)
 
     def columns(self, frame: pd.DataFrame, days: Ints) -> pd.DataFrame:
         """Return the features of rows, and with `base` the column BASE, by name."""
-        found = self.features(HistoryRows(self.groups.codes(frame), self.cells.codes(frame), days))
+        codes = self.groups.codes(frame), self.cells.codes(frame), days, _effect_codes(self.effects, frame)
+        found = self.features(HistoryRows(*codes))
         columns = {f"{HISTORY}{name}": values for name, values in found.items()}
         if self.settings.base:
             columns[BASE] = found["level"] + found["recent_20"]
@@ -182,6 +190,7 @@ class History:
             "cells": self.rows.cells.astype(np.int32),
             "days": self.rows.days.astype(np.int32),
             "values": self.values.astype(np.float32),
+            "effect_codes": self.rows.effects.astype(np.int32),
             "peers": self.peers,
             "regions": self.regions,
         }
@@ -189,6 +198,7 @@ class History:
             "settings": self.settings.model_dump(),
             "by": [self.groups.categories, self.groups.known],
             "within": [self.cells.categories, self.cells.known],
+            "effects": [[each.categories, each.known] for each in self.effects],
             "anchor": self.anchor,
             **{name: torch.from_numpy(array) for name, array in arrays.items()},
         }
@@ -197,16 +207,25 @@ class History:
     def from_state(cls, state: Mapping[str, Any]) -> History:
         """Return what `state` was made from, but for the rounding of values."""
         groups, cells, days = (state[name].numpy().astype(np.int64) for name in ("groups", "cells", "days"))
+        effects = [Combinations(*each) for each in state.get("effects", [])]  # older runs have none
+        codes = state["effect_codes"].numpy().astype(np.int64) if effects else _effect_codes([], days)
         return cls(
             HistorySettings(**state["settings"]),
             Combinations(*state["by"]),
             Combinations(*state["within"]),
+            effects,
             state["peers"].numpy(),
             state["regions"].numpy(),
-            HistoryRows(groups, cells, days),
+            HistoryRows(groups, cells, days, codes),
             state["values"].numpy().astype(np.float64),
             state["anchor"],
         )
+
+
+def _effect_codes(effects: list[Combinations], frame: pd.DataFrame | Ints) -> Ints:
+    """Return the codes of the columns with effects, [columns, rows]."""
+    codes = [each.codes(frame) for each in effects if isinstance(frame, pd.DataFrame)]
+    return np.array(codes, dtype=np.int64).reshape(len(effects), len(frame))
 
 
 def _of_groups(frame: pd.DataFrame, column: str | None, groups: Ints, num_groups: int) -> Ints:
@@ -232,7 +251,8 @@ class _Block:
         self.known, self.start = known, start
         self.first, num_days = int(known.rows.days.min()), int(known.rows.days.max() - known.rows.days.min()) + 1
         self.num_groups, self.num_days = len(known.groups.known) + 1, num_days
-        rows, values = known.rows[chosen], known.values[chosen]
+        self.rows, values = known.rows[chosen], known.values[chosen]
+        rows = self.rows
         self.level = self._levels(rows, values)
         shape = (self.num_groups, num_days)
         at = rows.groups * num_days + rows.days - self.first
@@ -249,6 +269,8 @@ class _Block:
         """Of the day, [regions, days]."""
         self.is_known = in_day > 0
         self.sums -= self.counts * self.effect[regions]
+        self.effect_of_row = self.effect[regions[rows.groups], rows.days - self.first]
+        self.residual_of_row = values - self.level[rows.groups, rows.cells] - self.effect_of_row
 
     def _levels(self, rows: HistoryRows, values: Floats) -> Floats:
         """Return P, [groups, cells]."""
@@ -280,6 +302,8 @@ class _Block:
         found["day_effect_before"] = effect[self.known.regions[rows.groups]]
         if not self.known.settings.past:
             found |= self._around("after", end, end + AROUND, rows)
+        for column, name in enumerate(self.known.settings.effects):
+            found |= self._by_category(name, self.rows.effects[column], rows.groups, rows.effects[column])
         squares = (self.sums**2 / np.maximum(self.counts, 1)).sum(axis=1)
         total = self.counts.sum(axis=1)
         usual = squares.sum() / max(1.0, total.sum())
@@ -300,6 +324,24 @@ class _Block:
         count = self.counts[:, days].sum(axis=1)
         mean = self.sums[:, days].sum(axis=1) / (count + 1)
         return {name: mean[rows.groups], f"{name}_rows": count[rows.groups]}
+
+    def _by_category(self, name: str, codes: Ints, groups: Ints, wanted: Ints) -> dict[str, NDArray[Any]]:
+        """Return the mean effect of days and the mean residual of a group's rows with the category of each row.
+
+        Args:
+            name: of the column.
+            codes: its categories in the history.
+            groups: of the rows.
+            wanted: their categories.
+        """
+        num_codes = 1 + max(int(codes.max(initial=0)), int(wanted.max(initial=0)))
+        count = np.bincount(codes, minlength=num_codes)
+        half_a_day = len(codes) / max(1, 2 * int(self.is_known.sum()))
+        of_days = np.bincount(codes, self.effect_of_row, num_codes) / np.maximum(count + half_a_day, 1)
+        at, shape = self.rows.groups * num_codes + codes, (self.num_groups, num_codes)
+        total = _sums(at, self.residual_of_row, shape)
+        of_groups = total / (_sums(at, np.ones(len(at)), shape) + EFFECT_SHRINKAGE)
+        return {f"day_effect_by_{name}": of_days[wanted], f"residual_by_{name}": of_groups[groups, wanted]}
 
     def _days(self, first: int, end: int) -> slice:
         first, end = (min(max(day - self.first, 0), self.num_days) for day in (first, end))

@@ -18,6 +18,8 @@ class HistorySettings(BaseModel):
     of: Literal["target"] = "target"
     within: list[Text] = Field(default_factory=list)
     """Columns that a group's level depends on."""
+    effects: list[Text] = Field(default_factory=list)
+    """Columns whose categories have effects of their own, such as holidays."""
     block: Count = 28
     """Days: as many as are predicted at once."""
     past: bool = False
@@ -35,4 +37,4 @@ class HistorySettings(BaseModel):
     def columns(self) -> list[str]:
         """All columns that features depend on."""
         more = [name for name in (self.peers, self.region) if name is not None]
-        return list(dict.fromkeys([*self.by, *self.within, *more]))
+        return list(dict.fromkeys([*self.by, *self.within, *self.effects, *more]))

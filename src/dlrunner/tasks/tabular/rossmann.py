@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from typing import Any
 
-from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS
+from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS, NEAR_HOLIDAY, near_holiday_name
 from dlrunner.tasks.tabular.rossmann_predictor import SalesPredictor
 from dlrunner.tasks.tabular.task import Tabular
 
@@ -19,7 +19,9 @@ class Rossmann(Tabular):
     good_in_bf16 = True
 
     def category_name(self, column: str, category: Any) -> str:
-        """Return names of weekdays and months."""
+        """Return names of weekdays, months and of the days near a holiday."""
+        if column == NEAR_HOLIDAY:
+            return near_holiday_name(int(category))
         if column == "DayOfWeek":
             return calendar.day_abbr[int(category) - 1]
         return calendar.month_abbr[int(category)] if column == "Month" else str(category)
