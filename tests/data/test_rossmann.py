@@ -200,6 +200,18 @@ def test_what_a_run_stores_gives_the_same_features(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(features(rows, restored), features(rows, known), check_categorical=False)
 
 
+def test_a_run_of_an_older_version_keeps_its_distances(tmp_path: Path) -> None:
+    rows = rows_of(pd.date_range("2014-12-24", "2014-12-28"), holiday=["2014-12-25"])
+    known = Surroundings(store_table(), weather_table(pd.DatetimeIndex(rows["Date"])), trend_table()).with_rows(rows)
+    state = surroundings_state(known)
+    assert features(rows, surroundings_from(state))["BeforeStateHoliday"].tolist() == [1, 0, 1, 1, 1]
+    del state["unknown_is_0"]
+    later = rows_of(pd.date_range("2014-12-29", "2014-12-30"))
+    old = surroundings_from(state).with_rows(later)
+    assert features(rows, old)["BeforeStateHoliday"].tolist() == [1, 0, 0, 0, 0]
+    assert features(rows, surroundings_from(surroundings_state(old))).equals(features(rows, old))
+
+
 # The data set
 
 

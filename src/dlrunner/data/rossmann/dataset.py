@@ -25,20 +25,18 @@ from dlrunner.data.core.splitting import Split, Splitting, between, check_days
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
     CONTINUOUS,
-    EVENTS,
-    FLAGS,
     NEAR_HOLIDAY,
     OPEN_DAYS,
     ROW_COLUMNS,
     STORE_COLUMNS,
     VERSION,
     WEATHER,
-    Calendar,
     Surroundings,
     day_numbers,
     features,
 )
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
+from dlrunner.data.rossmann.store_calendar import EVENTS, FLAGS, Calendar
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, sampled
 from dlrunner.data.tabular.history_columns import history_settings, with_history
@@ -295,6 +293,7 @@ def surroundings_state(known: Surroundings) -> dict[str, Any]:
         "weather": _frame_state(known.weather),
         "trend": _frame_state(known.trend),
         "first_day": calendar.first_day,
+        "unknown_is_0": calendar.unknown_is_0,
         "shape": list(calendar.events.shape),
         "events": torch.from_numpy(np.packbits(calendar.events)),
     }
@@ -307,7 +306,8 @@ def surroundings_from(state: Mapping[str, Any]) -> Surroundings:
     if len(events) == len(EVENTS):  # the state of an older version, which used no open days
         events = np.concatenate([events, np.zeros((len(FLAGS) - len(EVENTS), *events.shape[1:]), dtype=bool)])
     stores, weather, trend = (_frame_from(state[name]) for name in ("stores", "weather", "trend"))
-    return Surroundings(stores, weather, trend, Calendar(state["first_day"], events))
+    calendar = Calendar(state["first_day"], events, unknown_is_0=state.get("unknown_is_0", True))
+    return Surroundings(stores, weather, trend, calendar)
 
 
 def _frame_state(frame: pd.DataFrame) -> dict[str, Any]:

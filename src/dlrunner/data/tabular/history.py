@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -207,25 +208,25 @@ class History:
     def from_state(cls, state: Mapping[str, Any]) -> History:
         """Return what `state` was made from, but for the rounding of values."""
         groups, cells, days = (state[name].numpy().astype(np.int64) for name in ("groups", "cells", "days"))
-        effects = [Combinations(*each) for each in state.get("effects", [])]  # older runs have none
-        codes = state["effect_codes"].numpy().astype(np.int64) if effects else _effect_codes([], days)
+        effects = np.zeros((0, len(days)), dtype=np.int64)
+        if "effect_codes" in state:  # older runs have none
+            effects = state["effect_codes"].numpy().astype(np.int64)
         return cls(
             HistorySettings(**state["settings"]),
             Combinations(*state["by"]),
             Combinations(*state["within"]),
-            effects,
+            [Combinations(*each) for each in state.get("effects", [])],
             state["peers"].numpy(),
             state["regions"].numpy(),
-            HistoryRows(groups, cells, days, codes),
+            HistoryRows(groups, cells, days, effects),
             state["values"].numpy().astype(np.float64),
             state["anchor"],
         )
 
 
-def _effect_codes(effects: list[Combinations], frame: pd.DataFrame | Ints) -> Ints:
+def _effect_codes(effects: list[Combinations], frame: pd.DataFrame) -> Ints:
     """Return the codes of the columns with effects, [columns, rows]."""
-    codes = [each.codes(frame) for each in effects if isinstance(frame, pd.DataFrame)]
-    return np.array(codes, dtype=np.int64).reshape(len(effects), len(frame))
+    return np.array([each.codes(frame) for each in effects], dtype=np.int64).reshape(len(effects), len(frame))
 
 
 def _of_groups(frame: pd.DataFrame, column: str | None, groups: Ints, num_groups: int) -> Ints:
@@ -251,8 +252,7 @@ class _Block:
         self.known, self.start = known, start
         self.first, num_days = int(known.rows.days.min()), int(known.rows.days.max() - known.rows.days.min()) + 1
         self.num_groups, self.num_days = len(known.groups.known) + 1, num_days
-        self.rows, values = known.rows[chosen], known.values[chosen]
-        rows = self.rows
+        self.rows, self.values = rows, values = known.rows[chosen], known.values[chosen]
         self.level = self._levels(rows, values)
         shape = (self.num_groups, num_days)
         at = rows.groups * num_days + rows.days - self.first
@@ -269,8 +269,16 @@ class _Block:
         """Of the day, [regions, days]."""
         self.is_known = in_day > 0
         self.sums -= self.counts * self.effect[regions]
-        self.effect_of_row = self.effect[regions[rows.groups], rows.days - self.first]
-        self.residual_of_row = values - self.level[rows.groups, rows.cells] - self.effect_of_row
+
+    @cached_property
+    def effect_of_row(self) -> Floats:
+        """The effect of the day of each row that is used."""
+        return np.asarray(self.effect[self.known.regions[self.rows.groups], self.rows.days - self.first])
+
+    @cached_property
+    def residual_of_row(self) -> Floats:
+        """The residual of each row that is used."""
+        return self.values - self.level[self.rows.groups, self.rows.cells] - self.effect_of_row
 
     def _levels(self, rows: HistoryRows, values: Floats) -> Floats:
         """Return P, [groups, cells]."""
