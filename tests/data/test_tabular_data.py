@@ -19,6 +19,8 @@ from dlrunner.data.tabular.new_rows import rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.tabular.table import TabularTable
 from dlrunner.errors import ConfigError, DataError
+from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.tasks.tabular.task import Tabular
 
 NOWHERE = Path("nowhere")
 
@@ -121,6 +123,29 @@ def test_a_part_of_a_date_is_a_category_only_where_each_has_enough_training_rows
     assert {"sold_Dayofyear", "sold_Week"} <= set(small.continuous)
     assert {"sold_Dayofyear", "sold_Week"} <= set(large.categorical)
     assert "sold_Dayofweek" in small.categorical
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_forecast"),
+    [
+        ({"split": "last_days", "valid": 30, "date": "sold"}, True),
+        ({"split": "rolling", "horizon": 30}, True),
+        ({"split": "last_rows", "valid": 30}, True),
+        ({"split": "dates", "date": "sold", "valid_from": "2020-03-01", "valid_to": "2020-03-31"}, False),
+        ({"split": "random"}, False),
+    ],
+)
+def test_the_days_of_a_forecast_have_no_bins(settings: dict[str, Any], is_forecast: bool, here: Path) -> None:
+    task = Tabular(TabularData(NOWHERE, path="h.csv", target="price", **settings), 32, 0, torch.device("cpu"))
+    houses().to_csv("h.csv", index=False)
+    assert "sold_Elapsed" in task.table.roles.continuous
+    assert ("sold_Elapsed" not in task.preparation.quantiles) == is_forecast
+    assert set(task.table.roles.continuous) - set(task.preparation.quantiles) <= {"sold_Elapsed"}
+    place = list(task.dims.continuous).index("sold_Elapsed")
+    assert (len(task.dims.quantiles[place]) == 0) == is_forecast
+    net = EmbeddingNet(task.dims, bins=8)
+    assert net.encoding is not None
+    assert (place not in net.encoding.columns.tolist()) == is_forecast
 
 
 def test_a_column_of_an_older_run_with_the_name_of_a_part_is_read_from_new_rows() -> None:

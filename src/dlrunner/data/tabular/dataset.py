@@ -37,7 +37,7 @@ from dlrunner.data.tabular.new_rows import all_date_parts, row_names
 from dlrunner.data.tabular.notes import fold_notes, input_notes, target_notes
 from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.data.tabular.target_features import TargetFeatures
-from dlrunner.data.tabular.trend import clip_parts, training_ranges
+from dlrunner.data.tabular.trend import clip_parts, training_ranges, trends_of_forecast
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import DataIdentity
@@ -252,6 +252,7 @@ class TabularData(TableSource):
             of_test=of_test,
             base=base,
             history=history,
+            trends=trends_of_forecast(prefixes, days, split),
         )
 
     def _checked_table(self) -> tuple[Table, Splitting]:

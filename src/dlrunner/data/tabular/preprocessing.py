@@ -74,9 +74,10 @@ class TabularPreprocessor:
         base: str | None = None,
         *,
         history: Sequence[str] = (),
+        trends: Sequence[str] = (),
         rows: Rows | None = None,
     ) -> TabularPreprocessor:
-        """Learn from the training rows alone: those that `rows` marks, or all."""
+        """Learn from the training rows alone: those that `rows` marks, or all. `trends` have no quantiles, for bins."""
         categories = {name: _learnable(_column(frame, name, rows)) for name in categorical}
         medians, means, deviations, flagged, quantiles = {}, {}, {}, [], {}
         ranks = np.linspace(0, 1, NUM_QUANTILES)
@@ -88,8 +89,9 @@ class TabularPreprocessor:
                 flagged.append(name)
                 numbers = np.where(missing, medians[name], numbers)
             means[name], deviations[name] = float(numbers.mean()), standard_deviation(numbers)
-            ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
-            quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / (deviations[name] or 1.0)).tolist()
+            if name not in trends:
+                ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
+                quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / (deviations[name] or 1.0)).tolist()
         return cls(categories, medians, means, deviations, flagged, quantiles, base, list(history))
 
     @property

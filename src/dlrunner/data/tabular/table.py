@@ -48,6 +48,8 @@ class TabularTable(SplitRows):
     """A column that the model's outputs are added to, in units of the transformed target (see `history`)."""
     history: list[str] = field(default_factory=list)
     """Columns of numbers that are features of the history."""
+    trends: list[str] = field(default_factory=list)
+    """Columns of numbers that are larger in each validation row than in training (see `trend`)."""
     fits_on_all: bool = False
     """Statistics are those of all rows, as in a lesson, which the audit reports."""
 

@@ -131,10 +131,8 @@ class Tabular(Task):
     def preparation(self) -> TabularPreprocessor:
         """The preprocessing, fitted on the training rows."""
         table = self.table
-        roles = table.roles
-        return TabularPreprocessor.fit(
-            table.frame, roles.categorical, roles.continuous, table.base, history=table.history, rows=table.fitted
-        )
+        columns = table.frame, table.roles.categorical, table.roles.continuous, table.base
+        return TabularPreprocessor.fit(*columns, history=table.history, trends=table.trends, rows=table.fitted)
 
     def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
