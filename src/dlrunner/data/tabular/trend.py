@@ -63,7 +63,7 @@ def trends_of_forecast(prefixes: Mapping[str, str], days: pd.Series[Any] | None,
     """Return Elapsed of the rows' days where all validation rows are newer than the training rows: its numbers are new.
 
     A slope that a net finds in the last of a number's bins goes on outside of it: on daily sales of 20 stores the RMSE
-    of a forecast was up to twice as high with bins (docs/forecasting.md).
+    of a forecast was 7 to 67 % higher with bins (docs/forecasting.md).
 
     Args:
         prefixes: what the names of the parts begin with, by date column.
