@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from dlrunner.data.tables.formats import (
 )
 from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import trimmed
+from dlrunner.data.tables.stacked import FEW_ROWS, VALUE, aggregates_of, alike
 from dlrunner.errors import DataError
 
 SAMPLE = 10_000
@@ -64,6 +65,11 @@ class Candidates:
     """Formats with separators, which no value of the sample has: counted only if whole numbers alone do not fit."""
     boolean: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def formats(self) -> tuple[Hashable, ...]:
+        """What it may be: columns of which this is equal have the same aggregates."""
+        return (*self.numbers, *self.dates, self.boolean)
 
     @property
     def has_formats(self) -> bool:
@@ -145,7 +151,7 @@ def counted_candidates(table: RawTable, head: pa.Table, hints: Hints) -> dict[st
     is_header = "false"
     if table.separator is not None and len(table.names) > 1:  # one column may hold a text that is its name
         is_header = " AND ".join(f"trim(c{i}) = {literal(name)}" for i, name in enumerate(table.names[:5]))
-    if _count(table, candidates, is_header):
+    if _count(table, head, candidates, is_header):
         row, _ = table.first_where(is_header, "c0")
         raise DataError(f"{table.rows.at(row)}: the header stands there again; are several files joined?")
     again = [each for each in candidates if len(each.later) > len(each.numbers) and not each.fitting()[0]]
@@ -154,15 +160,14 @@ def counted_candidates(table: RawTable, head: pa.Table, hints: Hints) -> dict[st
     again = [each for each in again if len(each.later) > len(each.numbers)]
     for each in again:
         each.numbers = each.later
-    _count(table, again)
+    _count(table, head, again)
     return {each.name: each for each in candidates}
 
 
 def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]:
     """Return the formats that nearly all values of a sample have."""
     candidates: list[Candidates] = []
-    together: list[tuple[Candidates, pa.ChunkedArray]] = []
-    alone: list[tuple[Candidates, pa.ChunkedArray]] = []
+    sampled: list[tuple[Candidates, pa.ChunkedArray]] = []
     for number, name in enumerate(table.names):
         if table.types[number] != "VARCHAR":
             continue
@@ -171,10 +176,9 @@ def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]
         candidates.append(each)
         if name in hints.text:
             continue
-        sample, chosen = head.column(number), together
+        sample = head.column(number)
         if len(sample) - sample.null_count < min(100, len(sample)):  # nearly empty at the top
             sample = table.fetch(column, limit=f"WHERE {each.text} <> '' LIMIT {SAMPLE}").column(0)
-            chosen = alone
         some = _spread(sample.drop_null(), 1000).to_pylist()
         _glance(each, [value for text in some if (value := text.strip(" "))], hints)
         if each.numbers:
@@ -182,9 +186,8 @@ def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]
             each.later = each.numbers
             each.numbers = [number for number in each.numbers if _shows(number, signs)] or each.numbers
         if each.numbers or each.dates:
-            chosen.append((each, sample))
-    groups = [together[i : i + PER_QUERY] for i in range(0, len(together), PER_QUERY)]
-    for group in (*groups, *([each] for each in alone)):
+            sampled.append((each, sample))
+    for group in alike(sampled, lambda pair: pair[0].formats):
         for (each, _), (known, *counts) in zip(group, _fits(table, group), strict=True):
             _keep_fitting(each, known, counts)
     return candidates
@@ -253,20 +256,18 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)  # the cache of re itself is too small for all formats
 
 
-def _fits(table: RawTable, sampled: Sequence[tuple[Candidates, pa.ChunkedArray]]) -> Iterator[list[int]]:
-    """Yield, for each column, how many values of its sample are not missing, and how many each of its formats reads."""
-    columns = {f"s{each.number}": sample for each, sample in sampled}
-    table.connection.register("sample", pa.table(columns))
-    counts: list[str] = []
-    for each, _ in sampled:
-        text = trimmed(f"s{each.number}")
-        counts.append(f"count_if(NOT {missing(text)})")
-        counts += [f"count(CASE WHEN NOT {missing(text)} THEN {form.value(text)} END)" for form in each.numbers]
-        counts += [f"count({form.value(text)})" for form in each.dates]
-    found = iter(table.connection.execute(f"SELECT {', '.join(counts)} FROM sample").fetchall()[0])
-    table.connection.unregister("sample")
-    for each, _ in sampled:
-        yield [int(next(found)) for _ in range(1 + len(each.numbers) + len(each.dates))]
+def _fits(table: RawTable, sampled: Sequence[tuple[Candidates, pa.ChunkedArray]]) -> list[tuple[int, ...]]:
+    """Return, for each column, how many values of its sample are not missing, and how many each of its formats reads.
+
+    Args:
+        table: the open table.
+        sampled: columns with the same formats.
+    """
+    (first, _), text = sampled[0], trimmed(VALUE)
+    counts = [f"count_if(NOT {missing(text)})"]
+    counts += [f"count(CASE WHEN NOT {missing(text)} THEN {form.value(text)} END)" for form in first.numbers]
+    counts += [f"count({form.value(text)})" for form in first.dates]
+    return aggregates_of(table, [sample for _, sample in sampled], counts)
 
 
 def _keep_fitting(candidates: Candidates, known: int, counts: Sequence[int]) -> None:
@@ -297,10 +298,12 @@ def _reading_more(table: RawTable, candidates: Candidates) -> list[NumberFormat]
     return [each for each in candidates.later if each in known or any(map(_compiled(each.pattern()).fullmatch, values))]
 
 
-def _count(table: RawTable, candidates: Sequence[Candidates], condition: str = "false") -> int:
-    """Count the misfits of all formats over all rows, in one pass for many columns, and the rows of a condition."""
+def _count(table: RawTable, head: pa.Table, candidates: Sequence[Candidates], condition: str = "false") -> int:
+    """Count the misfits of all formats over all rows, and return the number of rows where a condition holds."""
+    if head.num_rows < min(SAMPLE, FEW_ROWS):
+        return _count_few(table, head, candidates, condition)
     num_rows = 0
-    for start in range(0, len(candidates), PER_QUERY):
+    for start in range(0, len(candidates), PER_QUERY):  # in one pass for many columns
         some = candidates[start : start + PER_QUERY]
         named = [(each, name, expression) for each in some for name, expression in each.aggregates()]
         total, matching, *counts = table.aggregate(
@@ -315,6 +318,18 @@ def _count(table: RawTable, candidates: Sequence[Candidates], condition: str = "
         for (each, name, _), count in zip(named, counts, strict=True):
             each.counts[name] = int(count)
     return num_rows
+
+
+def _count_few(table: RawTable, head: pa.Table, candidates: Sequence[Candidates], condition: str) -> int:
+    """Count in the first rows, which are all, as `_count` does."""
+    table.counted = head.num_rows
+    for group in alike(candidates, lambda each: each.formats):
+        both = replace(group[0], text=trimmed(VALUE), number=0)
+        names, aggregates = zip(*both.aggregates(), strict=True)
+        columns = [head.column(each.number) for each in group]
+        for each, counts in zip(group, aggregates_of(table, columns, aggregates, list(both.inner())), strict=True):
+            each.counts |= {"total": head.num_rows, **dict(zip(names, counts, strict=True))}
+    return 0 if condition == "false" else int(table.aggregate(f"count_if({condition})")[0])
 
 
 def settled_signs(columns: Mapping[str, Candidates]) -> str | None:

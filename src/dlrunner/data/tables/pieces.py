@@ -50,6 +50,13 @@ def columns_in_pieces(
     return found
 
 
+def as_column(column: Column, values: pa.Array, coded: Collection[str]) -> Any:
+    """Return the values of one column, which are read in one piece; arguments as in `columns_in_pieces`."""
+    read = _column_in_pieces(column, len(values), is_coded=column.name in coded)
+    read.add(values)
+    return read.values()
+
+
 def _column_in_pieces(column: Column, num_rows: int, *, is_coded: bool) -> ColumnInPieces:
     if column.type == "text":
         return _Categories(num_rows) if is_coded else _AsInArrow(pa.string())

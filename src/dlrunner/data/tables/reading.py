@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dlrunner.data.tables.formats import LARGEST
-from dlrunner.data.tables.pieces import columns_in_pieces
+from dlrunner.data.tables.pieces import as_column, columns_in_pieces
 from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema, whole_as_text
+from dlrunner.data.tables.stacked import FEW_ROWS, VALUE, aggregates_of, alike, values_of
 from dlrunner.errors import DataError, did_you_mean
 
 
@@ -59,24 +61,62 @@ def read_values(
             raise DataError(
                 f"{table.place} is missing the column {column.name}; {did_you_mean(column.name, table.names)}"
             )
-    strings = [each for each in wanted if each.type != "text"]
-    strings = [each for each in strings if each.name not in schema.found or schema.found[each.name].num_bad]
-    counts = [
-        count
-        for some in _groups(strings)
-        for count in table.aggregate(*[f"count_if({_bad(table, each)})" for each in some])
-    ]
+    checked = [each for each in wanted if each.type != "text"]
+    checked = [each for each in checked if each.name not in schema.found or schema.found[each.name].num_bad]
+    stacked = _Stacked(table, wanted) if 0 < table.num_rows() <= FEW_ROWS else None
+    counts = {} if stacked is None else stacked.num_bad(checked)
+    for some in _groups([each for each in checked if each.name not in counts]):
+        names = [each.name for each in some]
+        counts |= zip(names, table.aggregate(*[f"count_if({_bad(table, each)})" for each in some]), strict=True)
     bad: list[BadRow] = []
-    for column, count in zip(strings, counts, strict=True):
-        if count:
+    for column in checked:
+        if count := counts[column.name]:
             found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
-    columns: dict[str, Any] = {}
-    for some in _groups(wanted):
+    columns = {} if stacked is None else stacked.values(coded)
+    for some in _groups([each for each in wanted if each.name not in columns]):
         columns |= columns_in_pieces(table, some, [expression(table, column) for column in some], coded)
     index = pd.RangeIndex(table.num_rows())
+    columns = {each.name: columns[each.name] for each in wanted}
     return Values(pd.DataFrame(columns, index=index, copy=False), bad)  # copied, they would be moved into one block
+
+
+class _Stacked:
+    """The columns of strings of a table with few rows (see `stacked`).
+
+    Args:
+        table: the open table.
+        columns: how its columns are read; those of other types are left out.
+    """
+
+    def __init__(self, table: RawTable, columns: Sequence[Column]) -> None:
+        self._table, self._columns = table, [each for each in columns if table.type_of(each.name) == "VARCHAR"]
+        names = [each.name for each in self._columns]
+        found = table.fetch(*map(table.column, names)).columns if names else []
+        self._strings = dict(zip(names, found, strict=True))
+
+    def num_bad(self, columns: Sequence[Column]) -> dict[str, int]:
+        """Return how many bad values those of some columns that are here have."""
+        counts: dict[str, int] = {}
+        for group, strings in self._groups(columns):
+            found = aggregates_of(self._table, strings, [f"count_if({group[0].bad(VALUE)})"])
+            counts |= {each.name: count for each, (count,) in zip(group, found, strict=True)}
+        return counts
+
+    def values(self, coded: Collection[str]) -> dict[str, Any]:
+        """Return the values of all columns."""
+        columns: dict[str, Any] = {}
+        for group, strings in self._groups(self._columns):
+            found = values_of(self._table, strings, group[0].value(VALUE))
+            columns |= {each.name: as_column(each, piece, coded) for each, piece in zip(group, found, strict=True)}
+        return columns
+
+    def _groups(self, columns: Sequence[Column]) -> Iterator[tuple[Sequence[Column], Sequence[pa.ChunkedArray]]]:
+        for group in alike(
+            [each for each in columns if each.name in self._strings], lambda each: replace(each, name="")
+        ):
+            yield group, [self._strings[each.name] for each in group]
 
 
 def _groups(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
