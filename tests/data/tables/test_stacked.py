@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.table import Reading, Table, dump_schema, read_table
 
 ROWS = 60
@@ -75,3 +79,30 @@ def test_few_rows_under_a_schema_are_read_as_many_are(tmp_path: Path, monkeypatc
     pd.testing.assert_frame_equal(few.frame, many.frame)
     assert few.bad == many.bad
     assert {each.column for each in few.bad if each.row == 7} == {"whole", "iso", "flag", "price", "time"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_number_of_queries_hardly_grows_with_columns(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aggregates, fetched = [], []
+    aggregate, fetch = RawTable.aggregate, RawTable.fetch
+
+    def counted(table: RawTable, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
+        aggregates.append(len(expressions))
+        return aggregate(table, *expressions, of=of)
+
+    def noted(table: RawTable, *expressions: str, limit: str = "") -> pa.Table:
+        fetched.append(len(expressions))
+        return fetch(table, *expressions, limit=limit)
+
+    monkeypatch.setattr(RawTable, "aggregate", counted)
+    monkeypatch.setattr(RawTable, "fetch", noted)
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 250)), columns=[f"c{i}" for i in range(250)])
+    file = tmp_path / f"t.{kind}"
+    table.to_csv(file, index=False) if kind == "csv" else table.to_parquet(file)
+    read = read_table(file).frame
+    pd.testing.assert_frame_equal(read, table)
+    assert len(aggregates) + len(fetched) < 10
+    # Of a file of text the expressions of all columns are planned as those of one.
+    assert sum(aggregates) < (20 if kind == "csv" else 5 * 250 + 20)

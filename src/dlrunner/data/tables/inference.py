@@ -7,7 +7,8 @@ ambiguous: it must not be used before the user says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from dlrunner.data.tables.formats import (
     offset_minutes,
 )
 from dlrunner.data.tables.mixtures import LOOKED_AT, are_times, mixture
-from dlrunner.data.tables.raw import RawTable
+from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics, whole_as_text
 from dlrunner.errors import DataError
 
@@ -70,13 +71,14 @@ def infer(table: RawTable, hints: Hints) -> Schema:
         raise DataError(f"{table.place} has a header but no rows")
     counted = counted_candidates(table, head, hints)
     conventions = _Conventions(hints.decimal or settled_signs(counted), settled_orders(counted), bool(hints.decimal))
+    typed = _counts_of_types(table, [name for name in table.names if name not in counted])
     columns: list[Column] = []
     found = {}
     for number, name in enumerate(table.names):
         if name in counted:
             column, statistics = _decide(table, counted[name], conventions, hints)
         else:
-            column, statistics = _of_type(table, name, hints)
+            column, statistics = _of_type(table, name, typed[name], hints)
         example = next((value for value in head.column(number).to_pylist() if value not in (None, "")), "")
         if column.type == "text" and not column.verbatim and table.types[number] == "VARCHAR":
             first = head.column(number).slice(0, LOOKED_AT).to_pylist()
@@ -303,33 +305,66 @@ def _with_bad(table: RawTable, column: Column, found: Statistics, count: int) ->
     return column, replace(found, num_bad=count, bad_example=f"{table.rows.short(row)}: {value!r}")
 
 
-def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statistics]:
+@dataclass(frozen=True)
+class _Counts:
+    """Counts of a column that has a type in the file, over all rows."""
+
+    missing: int
+    distinct: int
+    fractions: int
+    long: int
+    """Values with more digits than a float keeps."""
+    too_large: int
+
+
+def _known(table: RawTable, name: str) -> str:
+    """Return the SQL condition that a value of a column that has a type in the file is not missing."""
+    column = table.column(name)
+    return (
+        f"({column} IS NOT NULL AND NOT isnan({column}))"
+        if table.type_of(name) == "DOUBLE"
+        else f"{column} IS NOT NULL"
+    )
+
+
+def _counts_of_types(table: RawTable, names: Sequence[str]) -> dict[str, _Counts]:
+    """Return the counts of columns that have types in the file, in one pass for many columns."""
+    found = {}
+    for start in range(0, len(names), PER_QUERY):
+        some = names[start : start + PER_QUERY]
+        expressions: list[str] = []
+        for name in some:
+            column, kind, known = table.column(name), table.type_of(name), _known(table, name)
+            whole = f"count_if({known} AND {column} % 1 <> 0)" if kind == "DOUBLE" else "0"
+            large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
+            too_large = f"count_if(too_large({column}))" if kind == "DOUBLE" else "0"
+            expressions += [f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, too_large]
+        counts = [int(each) for each in table.aggregate(*expressions)]
+        size = len(fields(_Counts))
+        found |= {name: _Counts(*counts[i * size : (i + 1) * size]) for i, name in enumerate(some)}
+    return found
+
+
+def _of_type(table: RawTable, name: str, counts: _Counts, hints: Hints) -> tuple[Column, Statistics]:
     """Return a column that has a type in the file."""
     column, kind = table.column(name), table.type_of(name)
-    known = f"{column} IS NOT NULL" if kind != "DOUBLE" else f"({column} IS NOT NULL AND NOT isnan({column}))"
-    whole = f"count_if({known} AND {column} % 1 <> 0)" if kind == "DOUBLE" else "0"
-    large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
-    too_large = f"count_if(too_large({column}))" if kind == "DOUBLE" else "0"
-    absent, distinct, fractions, long, num_bad = table.aggregate(
-        f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, too_large
-    )
-    found = Statistics(num_missing=int(absent), num_distinct=int(distinct))
+    found = Statistics(num_missing=counts.missing, num_distinct=counts.distinct)
     if name in hints.text:
         return Column(name, verbatim=True), found
     if kind == "TIMESTAMP":
         return Column(name, "date", format="ISO 8601"), found
     if name in hints.dates and kind in ("BIGINT", "DOUBLE"):
-        return _numbers_as_dates(table, name, known, hints.date_format), found
+        return _numbers_as_dates(table, name, _known(table, name), hints.date_format), found
     if kind == "BOOLEAN":
         return Column(name, "boolean"), found
-    if long and not fractions and kind == "BIGINT":
+    if counts.long and not counts.fractions and kind == "BIGINT":
         return Column(name), found
-    if num_bad:
+    if counts.too_large:
         row, value = table.first_where(f"too_large({column})", column)
         return Column(name, "number"), replace(
-            found, num_bad=int(num_bad), bad_example=f"{table.rows.short(row)}: {value}"
+            found, num_bad=counts.too_large, bad_example=f"{table.rows.short(row)}: {value}"
         )
-    return Column(name, "number" if fractions else "integer"), found
+    return Column(name, "number" if counts.fractions else "integer"), found
 
 
 def _numbers_as_dates(table: RawTable, name: str, known: str, given: str | None) -> Column:
