@@ -80,6 +80,7 @@ def test_long_trials_are_announced(
 ) -> None:
     planted(0.7, num_users=80, num_rows=3_000).to_csv(here / "planted.csv", index=False)
     monkeypatch.setattr("dlrunner.execution.selection.LONG", seconds)
+    monkeypatch.setattr("dlrunner.execution.selection._result", lambda *_: 1.0)
     status, out, err = dlrun(*WORDS)
     assert status == 0, err
     assert (
