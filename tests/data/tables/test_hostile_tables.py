@@ -60,8 +60,8 @@ def test_a_cell_of_5_mb_is_read(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv", text=["text"]).frame["text"].tolist() == [long, "short"]
 
 
-@pytest.mark.parametrize("count", [350, 2000])  # 100 in each query
-def test_many_columns_are_read(count: int, tmp_path: Path) -> None:
+def test_many_columns_are_read(tmp_path: Path) -> None:
+    count = 1000  # 100 in each query
     wide = pd.DataFrame(np.arange(3 * count).reshape(3, count), columns=[f"c{i}" for i in range(count)])
     wide.to_csv(tmp_path / "wide.csv", index=False)
     table = read_table(tmp_path / "wide.csv")

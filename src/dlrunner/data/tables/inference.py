@@ -329,7 +329,7 @@ def _known(table: RawTable, name: str) -> str:
 
 def _counts_of_types(table: RawTable, names: Sequence[str]) -> dict[str, _Counts]:
     """Return the counts of columns that have types in the file, in one pass for many columns."""
-    found = {}
+    found: dict[str, _Counts] = {}
     for start in range(0, len(names), PER_QUERY):
         some = names[start : start + PER_QUERY]
         expressions: list[str] = []
