@@ -207,7 +207,10 @@ def _date(
     name = candidates.name
     if not dates:
         if not candidates.dates:
-            row, value = table.first_where(f"NOT {missing(candidates.text)}", candidates.text)
+            known = table.where(f"NOT {missing(candidates.text)}", candidates.text, 1)
+            if not known:  # a dash in each row
+                return Column(name, "date", format="ISO 8601"), replace(found, num_missing=candidates.counts["total"])
+            ((row, value),) = known
             raise DataError(f"{table.rows.at(row)}: {name} is {value!r}, which is not a date in a known format")
         best = min(range(len(candidates.dates)), key=lambda i: candidates.counts[f"date {i}"])
         chosen = candidates.dates[best]
