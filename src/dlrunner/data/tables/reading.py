@@ -87,11 +87,12 @@ class _Stacked:
 
     Args:
         table: the open table.
-        columns: how its columns are read; those of other types are left out.
+        columns: how its columns are read; those of other types are left out, and texts that may be long.
     """
 
     def __init__(self, table: RawTable, columns: Sequence[Column]) -> None:
-        self._table, self._columns = table, [each for each in columns if table.type_of(each.name) == "VARCHAR"]
+        self._table = table
+        self._columns = [each for each in columns if table.type_of(each.name) == "VARCHAR" and not each.verbatim]
         names = [each.name for each in self._columns]
         found = table.fetch(*map(table.column, names)).columns if names else []
         self._strings = dict(zip(names, found, strict=True))
