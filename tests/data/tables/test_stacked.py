@@ -106,3 +106,14 @@ def test_the_number_of_queries_hardly_grows_with_columns(
     assert len(aggregates) + len(fetched) < 10
     # Of a file of text the expressions of all columns are planned as those of one.
     assert sum(aggregates) < (20 if kind == "csv" else 5 * 250 + 20)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_that_are_all_missing_are_none(kind: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": [1.5, 2.5], "nothing": [np.nan, np.nan]})
+    file = tmp_path / f"t.{kind}"
+    table.to_csv(file, index=False, na_rep="NA") if kind == "csv" else table.to_parquet(file)
+    read = read_table(file)
+    assert read.frame["a"].tolist() == [1.5, 2.5]
+    assert read.schema.found["nothing"].num_missing == (2 if kind == "parquet" else 0)  # NA is a word of a text
+    assert read.schema["nothing"].type == ("integer" if kind == "parquet" else "text")

@@ -342,7 +342,7 @@ def _counts_of_types(table: RawTable, names: Sequence[str]) -> dict[str, _Counts
             large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
             too_large = f"count_if(too_large({column}))" if kind == "DOUBLE" else "0"
             expressions += [f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, too_large]
-        counts = [int(each) for each in table.aggregate(*expressions)]
+        counts = [int(each or 0) for each in table.aggregate(*expressions)]  # NULL where all values are
         size = len(fields(_Counts))
         found |= {name: _Counts(*counts[i * size : (i + 1) * size]) for i, name in enumerate(some)}
     return found

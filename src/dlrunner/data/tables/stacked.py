@@ -36,17 +36,18 @@ def alike(columns: Sequence[T], key: Callable[[T], Hashable]) -> Iterator[Sequen
 def aggregates_of(
     table: RawTable, columns: Sequence[pa.ChunkedArray], aggregates: Sequence[str], inner: Sequence[str] = (VALUE,)
 ) -> list[tuple[int, ...]]:
-    """Return the same aggregates of each of some columns.
+    """Return the same counts of each of some columns.
 
     Args:
         table: the open table.
         columns: their strings, at least one each.
-        aggregates: SQL expressions.
+        aggregates: SQL expressions of counts.
         inner: named SQL expressions of `VALUE` that they are made of.
     """
     source = f"(SELECT number, {', '.join(inner)} FROM stacked)"
     found = _found(table, columns, f"SELECT {', '.join(aggregates)} FROM {source} GROUP BY number ORDER BY number")
-    return list(zip(*(map(int, each.to_pylist()) for each in found.columns), strict=True))
+    counts = [[int(count or 0) for count in each.to_pylist()] for each in found.columns]  # NULL where all values are
+    return list(zip(*counts, strict=True))
 
 
 def values_of(table: RawTable, columns: Sequence[pa.ChunkedArray], expression: str) -> Iterator[pa.Array]:
