@@ -60,6 +60,16 @@ def test_a_cell_of_5_mb_is_read(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv", text=["text"]).frame["text"].tolist() == [long, "short"]
 
 
+@pytest.mark.parametrize("num_empty", [2, 7])
+def test_the_first_columns_may_be_empty(num_empty: int, tmp_path: Path) -> None:
+    names = [*(f"empty{i}" for i in range(num_empty)), "y"]
+    rows = [",".join(names), *(f"{',' * num_empty}{i}" for i in range(3))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    read = read_table(tmp_path / "t.csv").frame
+    assert read["y"].tolist() == [0, 1, 2]
+    assert read[names[:-1]].isna().all(axis=None)
+
+
 def test_many_columns_are_read(tmp_path: Path) -> None:
     count = 1000  # 100 in each query
     wide = pd.DataFrame(np.arange(3 * count).reshape(3, count), columns=[f"c{i}" for i in range(count)])

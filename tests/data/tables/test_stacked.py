@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,7 +87,7 @@ def test_the_number_of_queries_hardly_grows_with_columns(
     aggregates, fetched = [], []
     aggregate, fetch = RawTable.aggregate, RawTable.fetch
 
-    def counted(table: RawTable, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
+    def counted(table: RawTable, *expressions: str, of: Sequence[str] = ()) -> list[int]:
         aggregates.append(len(expressions))
         return aggregate(table, *expressions, of=of)
 

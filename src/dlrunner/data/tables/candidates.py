@@ -312,11 +312,11 @@ def _count(table: RawTable, head: pa.Table, candidates: Sequence[Candidates], co
             *(expression for _, _, expression in named),
             of=[f"({condition}) AS matching", *(inner for each in some for inner in each.inner())],
         )
-        num_rows, table.counted = int(matching), int(total)
+        num_rows, table.counted = matching, total
         for each in some:
-            each.counts["total"] = int(total)
+            each.counts["total"] = total
         for (each, name, _), count in zip(named, counts, strict=True):
-            each.counts[name] = int(count)
+            each.counts[name] = count
     return num_rows
 
 
@@ -329,7 +329,7 @@ def _count_few(table: RawTable, head: pa.Table, candidates: Sequence[Candidates]
         columns = [head.column(each.number) for each in group]
         for each, counts in zip(group, aggregates_of(table, columns, aggregates, list(both.inner())), strict=True):
             each.counts |= {"total": head.num_rows, **dict(zip(names, counts, strict=True))}
-    return 0 if condition == "false" else int(table.aggregate(f"count_if({condition})")[0])
+    return 0 if condition == "false" else table.aggregate(f"count_if({condition})")[0]
 
 
 def settled_signs(columns: Mapping[str, Candidates]) -> str | None:

@@ -181,8 +181,8 @@ def _times(table: RawTable, name: str, found: Statistics) -> tuple[Column, Stati
     if num_bad > (1 - NEARLY_ALL) * (total - absent):
         return None
     note = "times of day are read as minutes since midnight: 12:30 is 750 (data.schema can read them as text)"
-    found = replace(found, num_missing=int(absent), note=note)
-    return _with_bad(table, column, found, int(num_bad)) if num_bad else (column, found)
+    found = replace(found, num_missing=absent, note=note)
+    return _with_bad(table, column, found, num_bad) if num_bad else (column, found)
 
 
 def commonest_dates(table: RawTable, name: str) -> tuple[Column, int] | None:
@@ -191,7 +191,7 @@ def commonest_dates(table: RawTable, name: str) -> tuple[Column, int] | None:
     None where no value is a date, or several formats have as many.
     """
     formats = [Column(name, "date", format=each.name) for each in TEXT_DATES]
-    misfits = [int(n) for n in table.aggregate(*[f"count_if({each.bad(table.column(name))})" for each in formats])]
+    misfits = table.aggregate(*[f"count_if({each.bad(table.column(name))})" for each in formats])
     best = [each for each, count in zip(formats, misfits, strict=True) if count == min(misfits)]
     return (best[0], min(misfits)) if len(best) == 1 and min(misfits) < max(misfits) else None
 
@@ -342,7 +342,7 @@ def _counts_of_types(table: RawTable, names: Sequence[str]) -> dict[str, _Counts
             large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
             too_large = f"count_if(too_large({column}))" if kind == "DOUBLE" else "0"
             expressions += [f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, too_large]
-        counts = [int(each or 0) for each in table.aggregate(*expressions)]  # NULL where all values are
+        counts = table.aggregate(*expressions)
         size = len(fields(_Counts))
         found |= {name: _Counts(*counts[i * size : (i + 1) * size]) for i, name in enumerate(some)}
     return found

@@ -119,18 +119,19 @@ class RawTable:
                 raise DataError(_sentence(self.place, str(error), self.files)) from None
             yield piece
 
-    def aggregate(self, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
-        """Return the values of aggregates over all rows; `of`: named expressions that they are made of."""
+    def aggregate(self, *expressions: str, of: Sequence[str] = ()) -> list[int]:
+        """Return counts over all rows; `of`: named expressions that they are made of."""
         if not expressions:
             return []
         source = f"(SELECT {', '.join(of)} FROM raw)" if of else "raw"
         with readable_errors(self.place, self.files):
-            return list(self.connection.execute(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0])
+            found = self.connection.execute(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0]
+        return [int(count or 0) for count in found]  # NULL where a condition is NULL in all rows
 
     def num_rows(self) -> int:
         """Return the number of rows."""
         if self.counted is None:
-            self.counted = int(self.aggregate("count(*)")[0])
+            (self.counted,) = self.aggregate("count(*)")
         return self.counted
 
     def leave_out(self, rows: Sequence[int], condition: str) -> None:

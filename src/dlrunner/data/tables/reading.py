@@ -71,7 +71,7 @@ def read_values(
     bad: list[BadRow] = []
     for column in checked:
         if count := counts[column.name]:
-            found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
+            found = table.where(_bad(table, column), table.column(column.name), limit=count)
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
     columns = {} if stacked is None else stacked.values(coded)

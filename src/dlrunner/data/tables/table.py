@@ -209,7 +209,7 @@ def _repeating(raw: RawTable, schema: Schema, others: Collection[str]) -> list[s
     uncounted = [name for name in names if name not in schema.found]
     counts = raw.aggregate(*[f"approx_count_distinct({raw.column(name)})" for name in uncounted])
     distinct = {name: found.num_distinct for name, found in schema.found.items()}
-    distinct |= {name: int(count) for name, count in zip(uncounted, counts, strict=True)}
+    distinct |= zip(uncounted, counts, strict=True)
     return [name for name in names if distinct[name] * REPEATED <= raw.num_rows()]
 
 
