@@ -72,7 +72,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
     found = os.environ.get("DLRUNNER_DATA")
     patch.setenv("REAL_DATA", str(Path(found).resolve() if found else SHARED))
     patch.delenv("DLRUNNER_DATA", raising=False)
-    patch.setattr(os, "fsync", lambda descriptor: None)  # 7 % of all tests; none of them cuts the power
+    patch.setattr(os, "fsync", lambda descriptor: None)  # 6 % of all tests; none of them cuts the power
     yield
     patch.undo()
 

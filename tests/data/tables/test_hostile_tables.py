@@ -70,6 +70,13 @@ def test_the_first_columns_may_be_empty(num_empty: int, tmp_path: Path) -> None:
     assert read[names[:-1]].isna().all(axis=None)
 
 
+def test_dates_that_are_all_dashes_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("d;y\n-;1\n;2\n-;3\n")
+    table = read_table(tmp_path / "t.csv", dates=["d"])
+    assert (table.schema["d"].type, table.schema.found["d"].num_missing) == ("date", 3)
+    assert table.frame["d"].isna().all()
+
+
 def test_many_columns_are_read(tmp_path: Path) -> None:
     count = 1000  # 100 in each query
     wide = pd.DataFrame(np.arange(3 * count).reshape(3, count), columns=[f"c{i}" for i in range(count)])

@@ -324,10 +324,10 @@ def _count_few(table: RawTable, head: pa.Table, candidates: Sequence[Candidates]
     """Count in the first rows, which are all, as `_count` does."""
     table.counted = head.num_rows
     for group in alike(candidates, lambda each: each.formats):
-        both = replace(group[0], text=trimmed(VALUE), number=0)
-        names, aggregates = zip(*both.aggregates(), strict=True)
+        stacked = replace(group[0], text=trimmed(VALUE), number=0)
+        names, aggregates = zip(*stacked.aggregates(), strict=True)
         columns = [head.column(each.number) for each in group]
-        for each, counts in zip(group, aggregates_of(table, columns, aggregates, list(both.inner())), strict=True):
+        for each, counts in zip(group, aggregates_of(table, columns, aggregates, list(stacked.inner())), strict=True):
             each.counts |= {"total": head.num_rows, **dict(zip(names, counts, strict=True))}
     return 0 if condition == "false" else table.aggregate(f"count_if({condition})")[0]
 

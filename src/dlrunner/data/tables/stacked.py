@@ -64,4 +64,6 @@ def _found(table: RawTable, columns: Sequence[pa.ChunkedArray], query: str) -> p
     strings = pa.chunked_array([chunk for each in columns for chunk in each.chunks], columns[0].type)
     with readable_errors(table.place, table.files):
         table.connection.register("stacked", pa.table({"number": numbers, VALUE: strings}))
-        return table.connection.sql(query).to_arrow_table()
+        found = table.connection.sql(query).to_arrow_table()
+        table.connection.unregister("stacked")  # it would keep the strings in memory
+    return found
