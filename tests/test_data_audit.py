@@ -439,7 +439,7 @@ def flags_of(*words: str) -> tuple[dict[str, str], set[str]]:
 @pytest.mark.usefixtures("real_data")
 def test_published_experiments_declare_their_findings() -> None:
     found, declared = flags_of("experiment=rossmann")
-    assert list(found) == ["future-rows-in-training"]
+    assert list(found) == ["future-rows-in-training", "statistics-fitted-on-validation"]
     assert found["future-rows-in-training"].startswith("277,141 of 805,939 training rows")
     assert "validation window (2014-08-01 to 2014-09-17)" in found["future-rows-in-training"]
     assert found.keys() <= declared
