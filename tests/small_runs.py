@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "texts by qrnn": (*SORTING, "model.cell=qrnn"),
     "language": LANGUAGE,
     "language by adaptive softmax": (*LANGUAGE, "model.softmax=adaptive", "model.cutoffs=[20,50]"),
+    "language with a pointer": (*LANGUAGE, "model.pointer=30"),
     "language by qrnn": (*LANGUAGE, "model.cell=qrnn"),
 }
 

@@ -77,7 +77,7 @@ def test_an_image(runs: SmallRuns) -> None:
     check(len(pixels), lambda rows: predict_outputs(predictor.state, predictor.target, predictor.models, pixels[rows]))
 
 
-@pytest.mark.parametrize("kind", ["language", "language by qrnn"])
+@pytest.mark.parametrize("kind", ["language", "language with a pointer", "language by qrnn"])
 def test_a_text_of_a_language_model(runs: SmallRuns, kind: str) -> None:
     predictor = load(runs[kind])
     texts = [" ".join(predictor.predictor.state["words"][3 : 5 + number]) for number in range(20)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes
 from dlrunner.errors import ConfigError
@@ -104,7 +106,7 @@ def test_each_of_the_five_dropouts_does_something_in_training_and_nothing_in_eva
         each.eval()
         told.append(each(tokens, following).outputs)
     assert torch.equal(told[0], told[1])
-    assert float(told[1].mean()) == pytest.approx(losses[plain], abs=1e-5)
+    assert float(told[1].detach().mean()) == pytest.approx(losses[plain], abs=1e-5)
 
 
 def test_the_dropout_of_words_drops_a_word_wherever_it_stands() -> None:
@@ -209,8 +211,24 @@ def test_the_loss_in_parts_is_cross_entropy_with_its_gradients(size: int, monkey
         assert left.grad is not None
         assert right.grad is not None
         assert torch.allclose(left.grad, right.grad, atol=1e-6)
-    each = token_losses(states, weight, bias, targets)
-    assert torch.allclose(each, F.cross_entropy(F.linear(states, weight, bias), targets, reduction="none"), atol=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_losses_of_tokens_are_cross_entropy_with_its_gradients(
+    kept: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.models.softmax.CPU_ELEMENTS", size * 11)
+    monkeypatch.setattr("dlrunner.models.softmax.KEPT_ELEMENTS", kept)
+    torch.manual_seed(0)
+    leaves = [each.requires_grad_() for each in (torch.randn(7, 5) * 3, torch.randn(11, 5), torch.randn(11))]
+    targets, factors = torch.tensor([0, 10, 3, 3, 5, 0, 9]), torch.randn(7)
+    found = token_losses(*leaves, targets)  # type: ignore[call-arg]
+    truth = F.cross_entropy(F.linear(*leaves), targets, reduction="none")
+    torch.testing.assert_close(found, truth)
+    gradients = (torch.autograd.grad(each @ factors, leaves) for each in (found, truth))
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right)
 
 
 def test_the_loss_of_half_the_bits_is_near() -> None:
@@ -233,14 +251,20 @@ def test_the_loss_of_half_the_bits_is_near() -> None:
         assert F.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > 0.999
 
 
-def test_the_gradients_of_many_words_survive_float16() -> None:
+def mean_of_tokens(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    return token_losses(states, weight, bias, targets).mean()
+
+
+@pytest.mark.parametrize("loss_of", [mean_loss, mean_of_tokens])
+def test_the_gradients_of_many_words_survive_float16(loss_of: Callable[..., Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = [0.02 * torch.randn(64, 32, generator=generator), torch.randn(35_000, 32, generator=generator)]
     inputs = [each.half().float() for each in (*inputs, torch.zeros(35_000))]  # only the arithmetic differs
     targets = torch.randint(100, (64,), generator=generator)
     found = [each.clone().requires_grad_() for each in inputs]
     with torch.autocast("cpu", torch.float16):
-        mean_loss(found[0], found[1], found[2], targets).backward()  # type: ignore[no-untyped-call]
+        loss = loss_of(found[0], found[1], found[2], targets)
+    loss.backward()  # type: ignore[no-untyped-call]
     expected = [each.double().requires_grad_() for each in inputs]
     F.cross_entropy(F.linear(*expected), targets).backward()  # type: ignore[no-untyped-call]
     other = slice(100, None)  # words that are no targets: their gradients are all from the probabilities

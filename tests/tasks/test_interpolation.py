@@ -23,11 +23,16 @@ SETTINGS = (
 )
 
 
-def model_of(softmax: str, seed: int = 0) -> LanguageModel:
+NETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "adaptive": {"softmax": "adaptive", "cutoffs": [4, 8]},
+    "pointer": {"pointer": 5},
+}
+
+
+def model_of(net: str, seed: int = 0) -> LanguageModel:
     torch.manual_seed(seed)
-    cutoffs = [4, 8] if softmax == "adaptive" else None
-    sizes: dict[str, Any] = {"embedding": 6, "hidden": 6, "layers": 1}
-    model = LanguageModel(LanguageDims(NUM_WORDS), softmax=softmax, cutoffs=cutoffs, **sizes)  # type: ignore[arg-type]
+    model = LanguageModel(LanguageDims(NUM_WORDS), embedding=6, hidden=6, layers=1, **NETS[net])
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model.eval()
@@ -43,19 +48,19 @@ def mean_of_all(models: list[LanguageModel], stream: list[int], num_columns: int
     return mean
 
 
-@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+@pytest.mark.parametrize("net", list(NETS))
 @pytest.mark.parametrize("num_models", [1, 2])
-def test_the_probabilities_of_all_words_sum_to_one(softmax: str, num_models: int) -> None:
-    models = [model_of(softmax, seed) for seed in range(num_models)]
+def test_the_probabilities_of_all_words_sum_to_one(net: str, num_models: int) -> None:
+    models = [model_of(net, seed) for seed in range(num_models)]
     for context in ([0], [3, 5, 3], [1, 2, 3, 4, 1, 2, 3, 4, 11, 2]):
         chances = [mean_of_all(models, [*context, word], 1)[-1] for word in range(NUM_WORDS)]
         assert sum(chances) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("softmax", ["full", "adaptive"])
-def test_a_later_word_changes_no_earlier_probability(softmax: str) -> None:
+@pytest.mark.parametrize("net", list(NETS))
+def test_a_later_word_changes_no_earlier_probability(net: str) -> None:
     stream = torch.randint(NUM_WORDS, (23,), generator=torch.Generator().manual_seed(0)).tolist()
-    found, models = [], [model_of(softmax)]
+    found, models = [], [model_of(net)]
     for word in (2, 9):
         stream[15] = word
         found.append(mean_of_all(models, stream, 1))
@@ -66,9 +71,9 @@ def test_a_later_word_changes_no_earlier_probability(softmax: str) -> None:
 def test_columns_continue_over_pieces_and_every_word_counts_once() -> None:
     stream = torch.randint(NUM_WORDS, (30,), generator=torch.Generator().manual_seed(1)).int()
     with torch.inference_mode():
-        found, cached = stream_probabilities([model_of("full")], stream, 4, 3, 5, [0.7])
+        found, cached = stream_probabilities([model_of("pointer")], stream, 4, 3, 5, [0.7])
         for start, stop in ((0, 9), (8, 17), (16, 25), (24, 30)):  # columns of eight next words
-            alone, cache = stream_probabilities([model_of("full")], stream[start:stop], 1, 100, 5, [0.7])
+            alone, cache = stream_probabilities([model_of("pointer")], stream[start:stop], 1, 100, 5, [0.7])
             assert found[start : stop - 1] == pytest.approx(alone, rel=1e-5)
             assert cached[0, start : stop - 1] == pytest.approx(cache[0], rel=1e-5, abs=1e-9)
 

@@ -39,6 +39,7 @@ SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
 SYNTHETIC = ("data.source=synthetic", "data.min_freq=1")
 LM = ("task=imdb-lm", *SYNTHETIC, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
 ADAPTIVE = ("model.softmax=adaptive", "model.cutoffs=[20,50]")
+POINTER = ("model.pointer=30",)
 PHASE = Phase(1, constant(1), (1.0,))
 SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
 
@@ -118,13 +119,13 @@ def test_validation_counts_every_word_once_for_any_number_of_columns(language_mo
     assert max(metrics) / min(metrics) < 1.02
 
 
-@pytest.mark.parametrize("softmax", [(), ADAPTIVE])
+@pytest.mark.parametrize("net", [(), ADAPTIVE, POINTER])
 def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(
-    softmax: tuple[str, ...], dlrun: Dlrun, here: Path
+    net: tuple[str, ...], dlrun: Dlrun, here: Path
 ) -> None:
     words = (
         *LM,
-        *softmax,
+        *net,
         "data.sample=300",
         "data.sample_valid=100",
         "epochs=2",
@@ -206,15 +207,17 @@ def test_generation_is_reproducible_with_every_decoding_method(language_model: s
     assert "read as <unk>: zzz" in out
 
 
-def test_a_run_with_an_adaptive_softmax_is_used_as_any_other(runs: SmallRuns, dlrun: Dlrun) -> None:
-    run = runs["language by adaptive softmax"]
+@pytest.mark.parametrize("kind", ["language by adaptive softmax", "language with a pointer"])
+def test_a_run_with_another_net_is_used_as_any_other(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
+    run = runs[kind]
     words = known_words(run)
     beginning = " ".join(words[:3])
     for way in ([], ["--seed", "4"], ["--beams", "3"], ["--next", "4"]):
         status, out, err = dlrun("generate", str(run), beginning, "--words", "8", *way)
         assert status == 0, out + err
     predictor = dlrunner.load(run)
-    following = predictor.next_words(beginning, len(known_words(run)))
+    following = predictor.next_words(beginning, len(words))
+    following = following[following["word"].isin(words)].reset_index()
     scores = predictor.predict([f"{beginning} {word}" for word in following["word"][:3]])
     before = predictor.predict([beginning])
     losses = np.log(scores["perplexity"]) * scores["words"] - float(np.log(before["perplexity"].iloc[0])) * 3

@@ -94,6 +94,7 @@ def cases() -> dict[str, tuple[Callable[[], Model], Batch, type[Task], Callable[
             *(TextClassification, entropy),
         ),
         "n-grams": (lambda: NgramClassifier(TextDims(50, 3, "")), texts(), TextClassification, entropy),
+        "a pointer": (lambda: LanguageModel(LanguageDims(50), pointer=4, **SMALL), columns(), LanguageModeling, mean),
         "a stream's end": (lambda: LanguageModel(LanguageDims(50), **SMALL), columns(), LanguageModeling, mean),
     }
 
@@ -133,7 +134,7 @@ def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path
     assert status == 0, (out, err)
     for rank in range(3):
         gaps = json.loads((here / f"gaps{rank}.json").read_text())
-        assert len(gaps) == 5
+        assert len(gaps) == 6
         for name, found in gaps.items():
             limit = 1e-12 if "images" in name else 1e-6  # texts are pooled in single precision
             assert all(gap < limit for gap in found), (name, found)

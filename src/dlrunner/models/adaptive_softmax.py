@@ -67,11 +67,11 @@ class AdaptiveSoftmax(nn.Module):
         return loss
 
     def token_losses(self, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it keeps no gradient."""
+        """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it can be differentiated."""
         (head_weight, head_bias), *clusters = self._parts(weight, bias)
         losses = token_losses(states, head_weight, head_bias, self._head_targets(targets))
         for rows, within, (part, offset) in self._rows(targets, clusters):
-            losses[rows] += token_losses(states[rows], part, offset, within)
+            losses = losses.index_add(0, rows, token_losses(states[rows], part, offset, within))
         return losses
 
     def log_probabilities(self, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from dlrunner.errors import ConfigError
 from dlrunner.metrics import exact_dtype
 from dlrunner.model import Model, Outputs
 from dlrunner.models.adaptive_softmax import AdaptiveSoftmax
+from dlrunner.models.pointer import Memory, Pointer
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
 from dlrunner.models.softmax import mean_loss, token_losses
-from dlrunner.ranges import Count, NonNegative, Probability
+from dlrunner.ranges import Count, Natural, NonNegative, Probability
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class LanguageModel(Model):
         cell: lstm, gru or qrnn.
         softmax: full, or adaptive: several times as fast on a CPU, for large vocabularies (see `AdaptiveSoftmax`).
         cutoffs: of the adaptive softmax: the first word of each cluster of rarer words; by default 2,000 and 10,000.
+        pointer: to how many of the last words; its probabilities are mixed with the softmax's (see `Pointer`); 0: none.
         embedding_dropout, input_dropout, weight_dropout, hidden_dropout: see `RecurrentEncoder`.
         output_dropout: of what the decoder sees.
         alpha: AR: this times the mean square of the dropped outputs is added to the training loss.
@@ -61,6 +63,7 @@ class LanguageModel(Model):
         cell: Cell = "lstm",
         softmax: Literal["full", "adaptive"] = "full",
         cutoffs: list[Count] | None = None,
+        pointer: Natural = 0,
         embedding_dropout: Probability = 0.02,
         input_dropout: Probability = 0.05,
         weight_dropout: Probability = 0.1,
@@ -81,6 +84,7 @@ class LanguageModel(Model):
         self.output_dropout = LockedDropout(output_dropout)
         self.bias = nn.Parameter(torch.zeros(dims.num_words))
         self.clusters = AdaptiveSoftmax(dims.num_words, embedding, cutoffs) if softmax == "adaptive" else None
+        self.pointer = Pointer(pointer, embedding) if pointer else None
         self.alpha, self.beta = alpha, beta
 
     @classmethod
@@ -103,37 +107,50 @@ class LanguageModel(Model):
     ) -> Outputs:
         """Return the loss of each known next word, or, in training, their mean with AR and TAR as the penalty.
 
-        Only the mean can be differentiated without keeping the probabilities of all words for all steps.
+        Without a pointer the mean is differentiated without keeping the probabilities of all words for all steps.
 
         Args:
             words: [steps, batch].
             following: the next word of each, -1 where there is none; the same shape.
             known: where there is one, as places in the flattened `following`; None: everywhere.
             of_all: `following` of all columns, where these are one process's shard of them and not all is known.
-            hidden: the encoder's state after the words before; None at the start of a stream.
+            hidden: the state after the words before; None at the start of a stream.
         """
         outputs, state = self.encoder(words, hidden)
         dropped = self.output_dropout(outputs)
         penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
-        states, targets = dropped.flatten(0, 1), following.flatten().long()
-        if known is not None:
-            states, targets = states[known], targets[known]
-            if of_all is not None and penalty is not None:  # weighed by known words, as the loss; a mean over all
-                known_share = max(1, len(known)) / (of_all >= 0).sum()
-                penalty = penalty * (following.numel() / of_all.numel()) / known_share
-        return Outputs(self.loss_of(states, targets), detached(state), penalty)
+        if known is not None and of_all is not None and penalty is not None:  # weighed as the loss; a mean over all
+            known_share = max(1, len(known)) / (of_all >= 0).sum()
+            penalty = penalty * (following.numel() / of_all.numel()) / known_share
+        loss, memory = self.decode(dropped, words, following, known, hidden)
+        return Outputs(loss, detached([*state, *memory]), penalty)
 
-    def loss_of(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each next word, [words], or in training their mean.
+    def decode(
+        self, states: Tensor, words: Tensor, following: Tensor, known: Tensor | None, hidden: State | None
+    ) -> tuple[Tensor, State]:
+        """Return the loss of each known next word, or in training their mean, and what comes after the encoder's state.
 
         Args:
-            states: outputs of the encoder, [words, embedding].
-            targets: the next words, [words], int64.
+            states: the encoder's outputs, [steps, batch, embedding].
+            words, following, known, hidden: as in `forward`.
         """
+        chosen, targets = states.flatten(0, 1), following.flatten().long()
+        if known is not None:
+            chosen, targets = chosen[known], targets[known]
+        if self.pointer is None:
+            return self._softmax_loss(chosen, targets, self.training), []
+        memory = self.pointer.remember(states, words, None if hidden is None else Memory(*hidden[-1]))
+        pointed, share = (each.flatten() for each in self.pointer.of_words(states, memory, following))
+        if known is not None:
+            pointed, share = pointed[known], share[known]
+        losses = -torch.logaddexp(share - self._softmax_loss(chosen, targets, False), pointed)
+        return losses.sum() / max(1, len(losses)) if self.training else losses, [self.pointer.kept(memory)]
+
+    def _softmax_loss(self, states: Tensor, targets: Tensor, mean: bool) -> Tensor:
         if self.clusters is not None:
-            loss = self.clusters.mean_loss if self.training else self.clusters.token_losses
+            loss = self.clusters.mean_loss if mean else self.clusters.token_losses
         else:
-            loss = mean_loss if self.training else token_losses
+            loss = mean_loss if mean else token_losses
         return loss(states, self.encoder.embedding.weight, self.bias, targets)
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -143,11 +160,18 @@ class LanguageModel(Model):
             words: [steps, batch]; the word after the last step is predicted.
             state: after the words before; None at the beginning.
         """
-        outputs, state = self.encoder(words, state)
+        outputs, after = self.encoder(words, state)
         if self.clusters is not None:
-            return self.clusters.log_probabilities(outputs[-1], self.encoder.embedding.weight, self.bias), state
-        logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
-        return torch.log_softmax(logits.float(), dim=1), state
+            logs = self.clusters.log_probabilities(outputs[-1], self.encoder.embedding.weight, self.bias)
+        else:
+            logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
+            logs = torch.log_softmax(logits.float(), dim=1)
+        if self.pointer is None:
+            return logs, after
+        memory = self.pointer.remember(outputs, words, None if state is None else Memory(*state[-1]))
+        places, share, following = self.pointer(outputs[-1:], memory)
+        pointed = torch.zeros_like(logs).scatter_add(1, following.long(), places[:, 0].exp().to(logs.dtype))
+        return (pointed + (share[:, 0] + logs).exp()).log(), [*after, self.pointer.kept(memory)]
 
     def graph(self) -> nn.Module:
         """`next_words` of a prompt; the state is not returned."""
@@ -161,11 +185,13 @@ class LanguageModel(Model):
         return [*(f"layer {number + 1}" for number in range(layers)), "words"]
 
     def layer_groups(self) -> Sequence[nn.Module]:
-        """Each recurrent layer, then the words, which are embedding and decoder at once."""
+        """Each recurrent layer, then the words: embedding and decoder at once, and the pointer."""
         words = nn.Module()
         words.embedding, words.bias = self.encoder.embedding, self.bias
         if self.clusters is not None:
             words.clusters = self.clusters
+        if self.pointer is not None:
+            words.pointer = self.pointer
         return [*self.encoder.layers, words]
 
 

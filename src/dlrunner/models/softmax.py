@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dlrunner.system.precision import autocast_dtype, without_autocast
 
@@ -19,6 +20,8 @@ CPU_ELEMENTS = 8 * 2**20
 """Logits at a time: 32 MB in float32 stay near the cores."""
 GPU_ELEMENTS = 128 * 2**20
 """Half a gigabyte: large enough to fill the device."""
+KEPT_ELEMENTS = 32 * 2**20
+"""Logits that may be kept for the gradients of single tokens."""
 
 
 def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -45,16 +48,30 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
 
 
 def token_losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it keeps no gradient."""
+    """Return the cross entropy of each token, float32 or float64 of shape [tokens].
+
+    Where gradients are enabled, the logits are kept if they are few, else computed once more for the gradients, and
+    float16, which would lose most of them, is not used.
+    """
     dtype = autocast_dtype(states.device) or weight.dtype
-    with without_autocast(states.device), torch.no_grad():
+    if dtype == torch.float16 and torch.is_grad_enabled():
+        dtype = weight.dtype
+    again = torch.is_grad_enabled() and len(states) * len(weight) > KEPT_ELEMENTS
+    with without_autocast(states.device):
         states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
-        losses = []
-        for part, right in _parts(states, targets, len(weight)):
-            logits = torch.addmm(bias, part, weight.t())
-            logits = logits if dtype == torch.float64 else logits.float()
-            losses.append(torch.logsumexp(logits, dim=1) - logits.gather(1, right[:, None]).squeeze(1))
+        losses = [
+            checkpoint(_losses, part, weight, bias, right, use_reentrant=False, preserve_rng_state=False)
+            if again
+            else _losses(part, weight, bias, right)
+            for part, right in _parts(states, targets, len(weight))
+        ]
         return torch.cat(losses) if losses else states.new_zeros(0, dtype=torch.float32)
+
+
+def _losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    logits = torch.addmm(bias, states, weight.t())
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.logsumexp(logits, dim=1) - logits.gather(1, targets[:, None]).squeeze(1)
 
 
 class _MeanLoss(torch.autograd.Function):

@@ -20,6 +20,7 @@ from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, 
 from dlrunner.models.language import LanguageModel, average_losses
 from dlrunner.models.neural_cache import NeuralCache
 from dlrunner.models.ngram import KneserNey
+from dlrunner.models.recurrent import State
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def stream_probabilities(
     """
     loader = StreamLoader(stream, num_columns, piece_lengths(num_steps(stream, num_columns), bptt, False, 0, 0))
     caches = [NeuralCache(window, thetas) for _ in models] if window else []
-    hidden = [None for _ in models]
+    hidden: list[State | None] = [None for _ in models]
     # Allocated before the loop: small tensors that stay, between large ones that go, would keep the freed memory of
     # each piece from being used again (16 GB for the IMDB reviews).
     losses = torch.empty((1 + (len(thetas) if window else 0), len(stream) - 1))
@@ -73,9 +74,9 @@ def stream_probabilities(
         words, following, *known = batch.inputs
         of_net, of_cache = list[Tensor](), list[Tensor]()
         for index, model in enumerate(models):
-            outputs, hidden[index] = model.encoder(words, hidden[index])
-            states = outputs.flatten(0, 1)
-            loss = model.loss_of(states[known[0]] if known else states, batch.targets.long())
+            outputs, state = model.encoder(words, hidden[index])
+            loss, memory = model.decode(outputs, words, following, known[0] if known else None, hidden[index])
+            hidden[index] = [*state, *memory]
             of_net.append(loss)
             if window:
                 logs = caches[index].log_probabilities(outputs, following).flatten(1)
