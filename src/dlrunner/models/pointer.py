@@ -20,6 +20,12 @@ from dlrunner.system.precision import without_autocast
 
 NEVER = -1e30
 """A log-probability of zero whose gradients are numbers."""
+FORGETS = 0.2
+"""How often a column begins again without a memory in training: the softmax has to know what the pointer knows too.
+
+Otherwise it relies on a full window, which a text alone, or the beginning of a validation column, does not have.
+"""
+FORGOTTEN = -1
 
 
 class Memory(NamedTuple):
@@ -55,7 +61,10 @@ class Pointer(nn.Module):
         """
         if before is None:
             return Memory(states, words)
-        return Memory(torch.cat([before.states, states]), torch.cat([before.words, words]))
+        earlier = before.words
+        if self.training:
+            earlier = earlier.masked_fill(torch.rand(words.shape[1], device=words.device) < FORGETS, FORGOTTEN)
+        return Memory(torch.cat([before.states, states]), torch.cat([earlier, words]))
 
     def kept(self, memory: Memory) -> Memory:
         """Return what the steps after those of a memory need of it."""
@@ -76,7 +85,7 @@ class Pointer(nn.Module):
             similarity = torch.einsum("tbe,pbe->btp", self.query(queries), states) / math.sqrt(states.shape[2])
             places = torch.arange(states.shape[0], device=states.device)
             distance = places[-queries.shape[0] :, None] - places
-            seen = (distance > 0) & (distance <= self.window)
+            seen = ((distance > 0) & (distance <= self.window))[None] & (words != FORGOTTEN).t()[:, None]
             sentinel = self.sentinel(queries).transpose(0, 1)
             logs = torch.cat([similarity.masked_fill(~seen, NEVER), sentinel], dim=2).log_softmax(dim=2)
         following = torch.cat([words[1:], words[-1:]])  # nothing has followed the last one, which no step sees
