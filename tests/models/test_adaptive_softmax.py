@@ -54,7 +54,15 @@ def test_losses_and_gradients_are_those_of_the_dense_formula(elements: int, monk
     loss = softmax.mean_loss(*tensors, targets)
     torch.testing.assert_close(loss, expected.mean())
     gradients = torch.autograd.grad(3 * loss, leaves)
-    for found, truth in zip(gradients, torch.autograd.grad(3 * expected.mean(), leaves), strict=True):
+    for found, truth in zip(
+        gradients, torch.autograd.grad(3 * expected.mean(), leaves, retain_graph=True), strict=True
+    ):
+        torch.testing.assert_close(found, truth)
+    mixture = [torch.randn(len(targets), dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    loss, mixed = softmax.mixed_loss(*tensors, targets, *mixture), -torch.logaddexp(mixture[0] - expected, mixture[1])
+    torch.testing.assert_close(loss, mixed.mean())
+    gradients = torch.autograd.grad(3 * loss, [*leaves, *mixture])
+    for found, truth in zip(gradients, torch.autograd.grad(3 * mixed.mean(), [*leaves, *mixture]), strict=True):
         torch.testing.assert_close(found, truth)
 
 

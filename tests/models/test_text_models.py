@@ -20,7 +20,7 @@ from dlrunner.model import Outputs
 from dlrunner.models.language import LanguageDims, LanguageModel, regularisation
 from dlrunner.models.ngram import KneserNey
 from dlrunner.models.recurrent import QRNN, LockedDropout, RecurrentEncoder
-from dlrunner.models.softmax import mean_loss, token_losses
+from dlrunner.models.softmax import mean_loss, mixed_loss, mixed_loss_and_part, token_losses
 from dlrunner.models.text import TextClassifier, TextDims
 
 NO_DROPOUT: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_each_of_the_five_dropouts_does_something_in_training_and_nothing_in_eva
         each.eval()
         told.append(each(tokens, following).outputs)
     assert torch.equal(told[0], told[1])
-    assert float(told[1].detach().mean()) == pytest.approx(losses[plain], abs=1e-5)
+    assert float(told[1].mean()) == pytest.approx(losses[plain], abs=1e-5)
 
 
 def test_the_dropout_of_words_drops_a_word_wherever_it_stands() -> None:
@@ -211,22 +211,28 @@ def test_the_loss_in_parts_is_cross_entropy_with_its_gradients(size: int, monkey
         assert left.grad is not None
         assert right.grad is not None
         assert torch.allclose(left.grad, right.grad, atol=1e-6)
+    each = token_losses(states, weight, bias, targets)
+    assert torch.allclose(each, F.cross_entropy(F.linear(states, weight, bias), targets, reduction="none"), atol=1e-6)
 
 
-@pytest.mark.parametrize("kept", [0, 1000])
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_the_losses_of_tokens_are_cross_entropy_with_its_gradients(
-    kept: int, size: int, monkeypatch: pytest.MonkeyPatch
+def test_a_mixture_in_parts_has_the_loss_and_the_gradients_of_its_formula(
+    size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dlrunner.models.softmax.CPU_ELEMENTS", size * 11)
-    monkeypatch.setattr("dlrunner.models.softmax.KEPT_ELEMENTS", kept)
     torch.manual_seed(0)
-    leaves = [each.requires_grad_() for each in (torch.randn(7, 5) * 3, torch.randn(11, 5), torch.randn(11))]
-    targets, factors = torch.tensor([0, 10, 3, 3, 5, 0, 9]), torch.randn(7)
-    found = token_losses(*leaves, targets)  # type: ignore[call-arg]
-    truth = F.cross_entropy(F.linear(*leaves), targets, reduction="none")
-    torch.testing.assert_close(found, truth)
-    gradients = (torch.autograd.grad(each @ factors, leaves) for each in (found, truth))
+    states, weight, bias, share, others = (
+        each.double().requires_grad_()
+        for each in (torch.randn(7, 5) * 3, torch.randn(11, 5), torch.randn(11), torch.randn(7), torch.randn(7) * 3)
+    )
+    targets = torch.tensor([0, 10, 3, 3, 5, 0, 9])
+    found, part = mixed_loss_and_part(states, weight, bias, targets, share, others)
+    logs = F.linear(states, weight, bias).log_softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    truth = -(share.exp() * logs.exp() + others.exp()).log()
+    torch.testing.assert_close(found, truth.mean())
+    torch.testing.assert_close(part, share.exp() * logs.exp() / (-truth).exp())
+    leaves = (states, weight, bias, share, others)
+    gradients = (torch.autograd.grad(3 * each, leaves) for each in (found, truth.mean()))
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(left, right)
 
@@ -251,11 +257,11 @@ def test_the_loss_of_half_the_bits_is_near() -> None:
         assert F.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > 0.999
 
 
-def mean_of_tokens(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    return token_losses(states, weight, bias, targets).mean()
+def mixed_with_nothing(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    return mixed_loss(states, weight, bias, targets, torch.zeros(len(states)), torch.full((len(states),), -1e30))
 
 
-@pytest.mark.parametrize("loss_of", [mean_loss, mean_of_tokens])
+@pytest.mark.parametrize("loss_of", [mean_loss, mixed_with_nothing])
 def test_the_gradients_of_many_words_survive_float16(loss_of: Callable[..., Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = [0.02 * torch.randn(64, 32, generator=generator), torch.randn(35_000, 32, generator=generator)]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.errors import ConfigError
-from dlrunner.models.softmax import mean_loss, token_losses
+from dlrunner.models.softmax import mean_loss, mixed_loss_and_part, token_losses
 
 CUTOFFS = (2_000, 10_000)
 
@@ -66,12 +66,27 @@ class AdaptiveSoftmax(nn.Module):
             loss = loss + len(rows) / len(targets) * mean_loss(states[rows], part, offset, within)
         return loss
 
+    def mixed_loss(
+        self, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor
+    ) -> Tensor:
+        """Return the mean of -log(share · p + others), as `dlrunner.models.softmax.mixed_loss`."""
+        (head_weight, head_bias), *clusters = self._parts(weight, bias)
+        within_clusters = torch.zeros_like(share)
+        for rows, within, (part, offset) in self._rows(targets, clusters):
+            within_clusters[rows] = token_losses(states[rows], part, offset, within).to(share.dtype)
+        share = share - within_clusters
+        loss, factors = mixed_loss_and_part(states, head_weight, head_bias, self._head_targets(targets), share, others)
+        for rows, within, (part, offset) in self._rows(targets, clusters):
+            counted = mean_loss(states[rows], part, offset, within, factors[rows])
+            loss = loss + len(rows) / len(targets) * (counted - counted.detach())  # the gradient alone
+        return loss
+
     def token_losses(self, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it can be differentiated."""
+        """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it keeps no gradient."""
         (head_weight, head_bias), *clusters = self._parts(weight, bias)
         losses = token_losses(states, head_weight, head_bias, self._head_targets(targets))
         for rows, within, (part, offset) in self._rows(targets, clusters):
-            losses = losses.index_add(0, rows, token_losses(states[rows], part, offset, within))
+            losses[rows] += token_losses(states[rows], part, offset, within)
         return losses
 
     def log_probabilities(self, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import exact_dtype
 from dlrunner.model import Model, Outputs
+from dlrunner.models import softmax as full_softmax
 from dlrunner.models.adaptive_softmax import AdaptiveSoftmax
 from dlrunner.models.pointer import Memory, Pointer
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
-from dlrunner.models.softmax import mean_loss, token_losses
 from dlrunner.ranges import Count, Natural, NonNegative, Probability
 
 
@@ -107,7 +107,7 @@ class LanguageModel(Model):
     ) -> Outputs:
         """Return the loss of each known next word, or, in training, their mean with AR and TAR as the penalty.
 
-        Without a pointer the mean is differentiated without keeping the probabilities of all words for all steps.
+        Only the mean can be differentiated without keeping the probabilities of all words for all steps.
 
         Args:
             words: [steps, batch].
@@ -137,21 +137,18 @@ class LanguageModel(Model):
         chosen, targets = states.flatten(0, 1), following.flatten().long()
         if known is not None:
             chosen, targets = chosen[known], targets[known]
+        decoder, softmax = (chosen, self.encoder.embedding.weight, self.bias, targets), self.clusters or full_softmax
         if self.pointer is None:
-            return self._softmax_loss(chosen, targets, self.training), []
+            return softmax.mean_loss(*decoder) if self.training else softmax.token_losses(*decoder), []
         memory = self.pointer.remember(states, words, None if hidden is None else Memory(*hidden[-1]))
         pointed, share = (each.flatten() for each in self.pointer.of_words(states, memory, following))
         if known is not None:
             pointed, share = pointed[known], share[known]
-        losses = -torch.logaddexp(share - self._softmax_loss(chosen, targets, False), pointed)
-        return losses.sum() / max(1, len(losses)) if self.training else losses, [self.pointer.kept(memory)]
-
-    def _softmax_loss(self, states: Tensor, targets: Tensor, mean: bool) -> Tensor:
-        if self.clusters is not None:
-            loss = self.clusters.mean_loss if mean else self.clusters.token_losses
+        if self.training:
+            loss = softmax.mixed_loss(*decoder, share, pointed)
         else:
-            loss = mean_loss if mean else token_losses
-        return loss(states, self.encoder.embedding.weight, self.bias, targets)
+            loss = -torch.logaddexp(share - softmax.token_losses(*decoder), pointed)
+        return loss, [self.pointer.kept(memory)]
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the log-probabilities of the next word, [batch, words], and the state.

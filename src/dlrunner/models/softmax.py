@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from dlrunner.system.precision import autocast_dtype, without_autocast
 
@@ -20,11 +19,9 @@ CPU_ELEMENTS = 8 * 2**20
 """Logits at a time: 32 MB in float32 stay near the cores."""
 GPU_ELEMENTS = 128 * 2**20
 """Half a gigabyte: large enough to fill the device."""
-KEPT_ELEMENTS = 32 * 2**20
-"""Logits that may be kept for the gradients of single tokens."""
 
 
-def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, factors: Tensor | None = None) -> Tensor:
     """Return the mean cross entropy of softmax(states · weightᵀ + bias), a number that can be differentiated.
 
     Args:
@@ -32,6 +29,7 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         weight: [words, size].
         bias: [words].
         targets: the target words, [tokens], int64.
+        factors: of the tokens' losses, [tokens], constants; None: 1.
 
     >>> states, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
     >>> bias, targets = torch.randn(7, dtype=torch.float64), torch.tensor([0, 1, 2, 6, 6])
@@ -42,36 +40,48 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
     dtype = autocast_dtype(states.device) or weight.dtype
     with without_autocast(states.device):
         if not torch.is_grad_enabled():
-            return token_losses(states, weight, bias, targets).mean()
-        loss: Tensor = _MeanLoss.apply(states, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
+            losses = token_losses(states, weight, bias, targets)
+            return (losses if factors is None else losses * factors).mean()
+        loss: Tensor
+        loss, _ = _MeanLoss.apply(states, weight, bias, targets, dtype, factors, None, None)  # type: ignore[no-untyped-call]
         return loss
 
 
-def token_losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross entropy of each token, float32 or float64 of shape [tokens].
+def mixed_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor) -> Tensor:
+    """Return the mean of -log(share · p + others), p being the softmax's probability of the target.
 
-    Where gradients are enabled, the logits are kept if they are few, else computed once more for the gradients, and
-    float16, which would lose most of them, is not used.
+    Args:
+        states, weight, bias, targets: as in `mean_loss`.
+        share: logarithm of the softmax's share in a mixture, [tokens].
+        others: logarithm of the target's probability by the others, times their share, [tokens].
+    """
+    return mixed_loss_and_part(states, weight, bias, targets, share, others)[0]
+
+
+def mixed_loss_and_part(
+    states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the same, and share · p / (share · p + others), [tokens], which cannot be differentiated.
+
+    That part of the softmax's gradient is the mixture's.
     """
     dtype = autocast_dtype(states.device) or weight.dtype
-    if dtype == torch.float16 and torch.is_grad_enabled():
-        dtype = weight.dtype
-    again = torch.is_grad_enabled() and len(states) * len(weight) > KEPT_ELEMENTS
     with without_autocast(states.device):
+        loss, part = _MeanLoss.apply(states, weight, bias, targets, dtype, None, share, others)  # type: ignore[no-untyped-call]
+        return loss, part
+
+
+def token_losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it keeps no gradient."""
+    dtype = autocast_dtype(states.device) or weight.dtype
+    with without_autocast(states.device), torch.no_grad():
         states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
-        losses = [
-            checkpoint(_losses, part, weight, bias, right, use_reentrant=False, preserve_rng_state=False)
-            if again
-            else _losses(part, weight, bias, right)
-            for part, right in _parts(states, targets, len(weight))
-        ]
+        losses = []
+        for part, right in _parts(len(weight), states, targets):
+            logits = torch.addmm(bias, part, weight.t())
+            logits = logits if dtype == torch.float64 else logits.float()
+            losses.append(torch.logsumexp(logits, dim=1) - logits.gather(1, right[:, None]).squeeze(1))
         return torch.cat(losses) if losses else states.new_zeros(0, dtype=torch.float32)
-
-
-def _losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    logits = torch.addmm(bias, states, weight.t())
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.logsumexp(logits, dim=1) - logits.gather(1, targets[:, None]).squeeze(1)
 
 
 class _MeanLoss(torch.autograd.Function):
@@ -80,40 +90,67 @@ class _MeanLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        factors: Tensor | None,
+        share: Tensor | None,
+        others: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         narrow_states, narrow, narrow_bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
         total = torch.zeros((), dtype=torch.float64 if dtype == torch.float64 else torch.float32, device=states.device)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        d_states = []
-        for part, right in _parts(narrow_states, targets, len(weight)):
+        d_states, parts = [], [total.new_zeros(0, 1)]
+        of_tokens = [each[:, None] for each in (factors, share, others) if each is not None]
+        for part, right, *given in _parts(len(weight), narrow_states, targets, *of_tokens):
             logits = torch.addmm(narrow_bias, part, narrow.t())
             highest = logits.amax(dim=1, keepdim=True)
             target_logits = logits.gather(1, right[:, None]) - highest
             exps = logits.sub_(highest).exp_()
             sums = exps.sum(dim=1, keepdim=True, dtype=total.dtype)
-            total += (sums.log() - target_logits).sum()
+            losses = sums.log() - target_logits
+            if others is None:
+                factor = given[0] if given else torch.ones_like(losses)
+                total += (factor * losses).sum()
+            else:
+                logs = torch.logaddexp(given[0] - losses, given[1])
+                factor = (given[0] - losses - logs).exp()
+                total -= logs.sum()
+            parts.append(factor)
+            scale = factor / sums
+            d_target = narrow[right] * factor.to(dtype)
             if dtype == torch.float16:  # is subnormal below 6e-5: 1 / 35,000 and its products lose most digits
-                scale = 1 / sums
-                d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
+                d_states.append(((exps @ narrow) * scale - d_target).to(states.dtype))
                 d_weight += _lifted_product(exps, part * scale)
                 d_bias += _lifted_product(exps, scale).squeeze(1)
                 continue
-            scale = (1 / sums).to(dtype)
-            d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
-            scaled = part * scale
-            d_weight += exps.t() @ scaled
+            scale = scale.to(dtype)
+            d_states.append(((exps @ narrow) * scale - d_target).to(states.dtype))
+            d_weight += exps.t() @ (part * scale)
             d_bias += (exps.t() @ scale).squeeze(1)
-        d_weight.index_add_(0, targets, -narrow_states.to(weight.dtype))
-        d_bias.index_add_(0, targets, torch.full_like(targets, -1, dtype=bias.dtype))
-        ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias)
+        factor = torch.cat(parts)
+        d_weight.index_add_(0, targets, -narrow_states.to(weight.dtype) * factor.to(weight.dtype))
+        d_bias.index_add_(0, targets, -factor.squeeze(1).to(bias.dtype))
+        ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias, factor)
+        ctx.mixed = others is not None
         count = ctx.count = max(1, len(targets))  # the last columns of a stream may have come to their end
-        return total / count
+        part = factor.squeeze(1)
+        ctx.mark_non_differentiable(part)
+        return total / count, part
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        d_states, d_weight, d_bias = ctx.saved_tensors
+        d_states, d_weight, d_bias, factor = ctx.saved_tensors
         scale = grads[0] / ctx.count
-        return d_states * scale, d_weight * scale, d_bias * scale, None, None
+        gradients = d_states * scale, d_weight * scale, d_bias * scale
+        if not ctx.mixed:
+            return *gradients, None, None, None, None, None
+        d_share = -factor.squeeze(1) * scale
+        return *gradients, None, None, None, d_share, -scale - d_share
 
 
 def _lifted_product(exps: Tensor, values: Tensor) -> Tensor:
@@ -130,8 +167,8 @@ def _lifted_product(exps: Tensor, values: Tensor) -> Tensor:
     return (exps.t() @ (values * lift).to(exps.dtype)).float().div_(lift)
 
 
-def _parts(states: Tensor, targets: Tensor, num_words: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(num_words: int, states: Tensor, *of_tokens: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield as many tokens at a time as keep the logits small; of sixteens products are up to twice as fast."""
     size = (CPU_ELEMENTS if states.device.type == "cpu" else GPU_ELEMENTS) // num_words
     size = max(1, size // 16 * 16 or size)
-    yield from zip(torch.split(states, size), torch.split(targets, size), strict=True)
+    yield from zip(*(torch.split(each, size) for each in (states, *of_tokens)), strict=True)
