@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlrunner.models.language import LanguageDims, LanguageModel
-from dlrunner.models.pointer import Pointer
+from dlrunner.models.pointer import FORGOTTEN, Pointer
 
 NUM_WORDS = 12
 DROPOUTS = ("embedding_dropout", "input_dropout", "weight_dropout", "hidden_dropout", "output_dropout")
@@ -102,6 +102,20 @@ def test_words_beyond_the_window_and_later_ones_change_nothing() -> None:
     memory = pointer.remember(states, words, None)
     pointed, _ = pointer.of_words(states, memory, torch.full_like(following, 5))
     assert (pointed[:, 0] > -100).tolist() == [5 <= step < 8 for step in range(9)]  # 5 follows 4, seen from 5 to 7
+
+
+def test_columns_forget_in_training_alone() -> None:
+    pointer, states, words = Pointer(4, 3), torch.randn(2, 1000, 3), torch.ones(2, 1000, dtype=torch.int64)
+    before = pointer.remember(states, words, None)
+    torch.manual_seed(0)
+    memory = pointer.remember(states, words, before)
+    forgotten = (memory.words[:2] == FORGOTTEN).all(dim=0)
+    assert 150 < int(forgotten.sum()) < 250
+    assert (memory.words[2:] == 1).all()
+    pointed, _ = pointer.of_words(states, memory, words)
+    assert torch.equal(pointed[0] < -100, forgotten)  # the first step sees only what was before
+    pointer.eval()
+    assert (pointer.remember(states, words, before).words == 1).all()
 
 
 def test_a_name_that_a_text_repeats_is_found_again() -> None:
