@@ -252,3 +252,22 @@ def test_an_own_predictor_has_its_options_in_the_terminal(
     assert "other verbs of this run: find-minimum" in help_text
     assert "so many rows (default: 1)" in help_text
     sys.modules.pop("parabola")  # elsewhere it is another module
+
+
+def test_a_model_of_ones_own_needs_no_setting_that_the_task_makes_for_the_usual_one(here: Path, dlrun: Dlrun) -> None:
+    (here / "narrow.py").write_text(
+        "from dlrunner.models.language import LanguageDims, LanguageModel\n"
+        "class Narrow(LanguageModel):\n"
+        "    def __init__(self, dims: LanguageDims, *, width: int = 8) -> None:\n"
+        "        super().__init__(dims, embedding=width, hidden=width, layers=1)\n"
+    )
+    (here / "conf" / "model").mkdir(parents=True)
+    (here / "conf" / "model" / "narrow.yaml").write_text("_target_: narrow.Narrow\nwidth: 8\n")
+    (here / "t.txt").write_text("a b c d e f g h\n" * 300)
+    words = ("task=lm", "data.path=t.txt", "model=narrow", "plugins=[narrow]", "epochs=1", "task.ngram=0", *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    status, _, err = dlrun(*words, "model.pointer=5")
+    assert status == 2
+    assert "model.pointer: unknown setting of narrow.Narrow; known: width" in err
+    sys.modules.pop("narrow")

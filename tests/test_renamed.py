@@ -66,6 +66,11 @@ def test_an_old_configuration_is_translated_and_a_new_one_stays() -> None:
     assert present_config(new) == new
 
 
+def test_an_old_language_model_compares_as_one_of_today_without_a_pointer() -> None:
+    old = {"model": {"_target_": "dlrunner.models.language.LanguageModel", "layers": 3}}
+    assert present_config(old)["model"] == {**old["model"], "softmax": "full", "pointer": 0}
+
+
 def test_an_old_summary_is_translated_and_a_new_one_stays() -> None:
     old = {
         "status": "done",

@@ -46,7 +46,7 @@ CLASSES = {
 ADDED: dict[str, dict[str, Any]] = {
     "DotBias": {"start_at_mean": False},
     "EmbeddingNet": {"bins": 0, "num_nets": 1},
-    "LanguageModel": {"softmax": "full"},
+    "LanguageModel": {"softmax": "full", "pointer": 0},
     "RatingsData": {
         "skip_bad": False,
         "items": None,

@@ -77,6 +77,7 @@ def test_pieces_of_a_stream_have_the_losses_of_the_whole(piece: int) -> None:
         losses, state, _ = model(*part, hidden=state)
         whole.append(losses)
         assert len(state[-1][0]) <= 5
+        assert all(each.untyped_storage().nbytes() == each.nbytes for each in state[-1])  # checkpoints write all of it
     torch.testing.assert_close(torch.cat(whole), model(words, following).outputs)
 
 

@@ -261,6 +261,11 @@ def mixed_with_nothing(states: Tensor, weight: Tensor, bias: Tensor, targets: Te
     return mixed_loss(states, weight, bias, targets, torch.zeros(len(states)), torch.full((len(states),), -1e30))
 
 
+def mixed_with_a_likelier_one(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    share = torch.full((len(states),), -12.0)
+    return mixed_loss(states, weight, bias, targets, share, torch.full((len(states),), -3.0))
+
+
 @pytest.mark.parametrize("loss_of", [mean_loss, mixed_with_nothing])
 def test_the_gradients_of_many_words_survive_float16(loss_of: Callable[..., Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -280,6 +285,19 @@ def test_the_gradients_of_many_words_survive_float16(loss_of: Callable[..., Tens
         rows = slice(None) if left is found[0] else other
         error = (left.grad[rows].double() - right.grad[rows]).norm() / right.grad[rows].norm()
         assert error < most  # 5e-6, 4e-4, 2e-4; with a scale in float16 2e-4, 2e-2, 2e-4
+
+
+def test_a_small_part_of_a_mixture_keeps_its_gradients_in_float16() -> None:
+    torch.manual_seed(0)
+    states, weight, targets = torch.randn(64, 32).half().float(), torch.randn(500, 32), torch.randint(500, (64,))
+    gradients: list[Tensor] = []
+    for enabled in (True, False):
+        leaf = states.clone().requires_grad_()
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            loss = mixed_with_a_likelier_one(leaf, weight.half().float(), torch.zeros(500), targets)
+        gradients += torch.autograd.grad(loss, leaf)
+    assert gradients[1].norm() > 0
+    assert (gradients[0] - gradients[1]).norm() < 1e-2 * gradients[1].norm()
 
 
 def test_float16_gradients_do_not_overflow_when_a_word_is_sure() -> None:

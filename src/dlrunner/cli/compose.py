@@ -28,7 +28,7 @@ from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, shadowed_opti
 from dlrunner.cli.hydra_guard import RefusedError, own_hydra
 from dlrunner.cli.quoting import quoted, with_quotes
 from dlrunner.cli.run_names import with_run_folders
-from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings
+from dlrunner.cli.yaml_files import keep_known_model_settings, keep_own_optimizer_settings
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import forget_empty_variables
@@ -313,7 +313,7 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
                 "config", [*search_path_override(), *forced(without_engines(words))], return_hydra_config=True
             )
             keep_own_optimizer_settings(config, words)
-            keep_known_automatic_settings(config, words)
+            keep_known_model_settings(config, words)
             return config
     except RefusedError:
         raise

@@ -89,8 +89,8 @@ def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> Non
                 config.optim.pop(name, None)
 
 
-def keep_known_automatic_settings(config: DictConfig, words: Sequence[str]) -> None:
-    """Remove settings of the model that the task leaves `auto` for models which have them, if the chosen one has not.
+def keep_known_model_settings(config: DictConfig, words: Sequence[str]) -> None:
+    """Remove settings of the model that the task makes for models which have them, if the chosen one has not.
 
     Args:
         config: composed; modified in place.
@@ -102,7 +102,8 @@ def keep_known_automatic_settings(config: DictConfig, words: Sequence[str]) -> N
     for file in _files("task", chosen.get("task")):
         settings = file.get("model")
         for name, value in settings.items() if isinstance(settings, Mapping) else ():
-            if value == "auto" and name not in known and not _is_typed(f"model.{name}", typed):
+            foreign = name not in known and config.model.get(name) == value  # no other value of an experiment's
+            if foreign and not _is_typed(f"model.{name}", typed):
                 with flag_override(config, "struct", False):
                     config.model.pop(name, None)
 

@@ -90,8 +90,8 @@ class LanguageModel(Model):
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
         """Refuse cutoffs that do not increase, and those of a full softmax."""
-        cutoffs = settings["cutoffs"]
-        if cutoffs is not None and settings["softmax"] == "full":
+        cutoffs = settings.get("cutoffs")  # a subclass may have none
+        if cutoffs is not None and settings.get("softmax") == "full":
             raise ConfigError("model.cutoffs: a full softmax has none; add model.softmax=adaptive")
         if cutoffs is not None and (not cutoffs or any(after <= before for before, after in pairwise(cutoffs))):
             raise ConfigError(f"model.cutoffs: must be one or more increasing numbers, not {cutoffs}")

@@ -68,7 +68,7 @@ class Pointer(nn.Module):
 
     def kept(self, memory: Memory) -> Memory:
         """Return what the steps after those of a memory need of it."""
-        return Memory(memory.states[-self.window :], memory.words[-self.window :])
+        return Memory(*(each[-self.window :].clone() for each in memory))  # a view would keep the whole stream
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Return the log-weights of the places, [batch, steps, places], and of the softmax, [batch, steps, 1].

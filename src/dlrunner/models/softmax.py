@@ -122,14 +122,13 @@ class _MeanLoss(torch.autograd.Function):
                 total -= logs.sum()
             parts.append(factor)
             scale = factor / sums
-            d_target = narrow[right] * factor.to(dtype)
             if dtype == torch.float16:  # is subnormal below 6e-5: 1 / 35,000 and its products lose most digits
-                d_states.append(((exps @ narrow) * scale - d_target).to(states.dtype))
+                d_states.append(((exps @ narrow) * scale - narrow[right] * factor).to(states.dtype))
                 d_weight += _lifted_product(exps, part * scale)
                 d_bias += _lifted_product(exps, scale).squeeze(1)
                 continue
             scale = scale.to(dtype)
-            d_states.append(((exps @ narrow) * scale - d_target).to(states.dtype))
+            d_states.append(((exps @ narrow) * scale - narrow[right] * factor.to(dtype)).to(states.dtype))
             d_weight += exps.t() @ (part * scale)
             d_bias += (exps.t() @ scale).squeeze(1)
         factor = torch.cat(parts)

@@ -104,7 +104,7 @@ class TextClassifier(Model):
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
         """Return the encoder's file; that of `data.encoder`, whose vocabulary is taken, may be another."""
-        return [] if settings["encoder"] is None else [encoder_file(Path(settings["encoder"]))]
+        return [] if settings.get("encoder") is None else [encoder_file(Path(settings["encoder"]))]
 
     def load_pretrained(self) -> Sequence[str]:
         """Load the encoder's weights.
