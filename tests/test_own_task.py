@@ -271,3 +271,21 @@ def test_a_model_of_ones_own_needs_no_setting_that_the_task_makes_for_the_usual_
     assert status == 2
     assert "model.pointer: unknown setting of narrow.Narrow; known: width" in err
     sys.modules.pop("narrow")
+
+
+def test_a_task_that_describes_its_model_keeps_the_settings_that_the_chosen_option_lacks(
+    here: Path, dlrun: Dlrun
+) -> None:
+    module = MODULE + (
+        "\n\nclass Named(Wiggle):\n"
+        "    def __init__(self, dims: Dims, *, hidden: Count = 8, title: str = '') -> None:\n"
+        "        super().__init__(dims, hidden=hidden)\n"
+    )
+    add_task(here, module)
+    described = YAML + "model:\n  _target_: parabola.Named\n  title: mine\n"
+    (here / "conf" / "task" / "parabola.yaml").write_text(described)
+    status, out, err = dlrun("task=parabola", "epochs=1", *QUICK)
+    assert status == 0, out + err
+    settings = next((here / "runs" / "parabola").glob("*/config.yaml")).read_text()
+    assert "title: mine" in settings
+    sys.modules.pop("parabola")  # elsewhere it is another module

@@ -97,11 +97,13 @@ def keep_known_model_settings(config: DictConfig, words: Sequence[str]) -> None:
         words: what was typed, which is kept.
     """
     chosen = dict(config.hydra.runtime.choices)
+    made = [file["model"] for file in _files("task", chosen.get("task")) if isinstance(file.get("model"), Mapping)]
+    if any("_target_" in settings for settings in made):  # the task itself describes its model
+        return
     known = {name for file in _files("model", chosen.get("model")) for name in file}
     typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
-    for file in _files("task", chosen.get("task")):
-        settings = file.get("model")
-        for name, value in settings.items() if isinstance(settings, Mapping) else ():
+    for settings in made:
+        for name, value in settings.items():
             foreign = name not in known and config.model.get(name) == value  # no other value of an experiment's
             if foreign and not _is_typed(f"model.{name}", typed):
                 with flag_override(config, "struct", False):
