@@ -96,6 +96,25 @@ def test_the_next_words_are_those_of_the_losses() -> None:
 
 
 @torch.inference_mode()
+def test_a_net_that_is_cast_as_a_whole_keeps_its_numbers() -> None:
+    model = language_model().eval()
+    words, following = stream(11, 3)
+    losses = model(words, following).outputs
+    narrow = model.bfloat16()
+    torch.testing.assert_close(narrow(words, following).outputs.double(), losses.double(), rtol=0.05, atol=0.05)
+    logs, _ = narrow.next_words(words, None)
+    torch.testing.assert_close(logs.exp().sum(dim=1).double(), torch.ones(3).double(), rtol=0, atol=0.02)
+
+
+@torch.inference_mode()
+def test_a_word_that_is_as_good_as_impossible_has_a_number() -> None:
+    model = language_model().eval()
+    model.bias[3] = -1e4  # exp() is 0
+    logs, _ = model.next_words(torch.full((4, 1), 5), None)
+    assert torch.isfinite(logs).all()
+
+
+@torch.inference_mode()
 def test_words_beyond_the_window_and_later_ones_change_nothing() -> None:
     pointer = Pointer(3, 4)
     torch.manual_seed(0)

@@ -67,15 +67,15 @@ class AdaptiveSoftmax(nn.Module):
         return loss
 
     def mixed_loss(
-        self, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor
+        self, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, gate: Tensor, rest: Tensor
     ) -> Tensor:
-        """Return the mean of -log(share · p + others), as `dlrunner.models.softmax.mixed_loss`."""
+        """Return the mean of -log(gate · p + rest), as `dlrunner.models.softmax.mixed_loss`."""
         (head_weight, head_bias), *clusters = self._parts(weight, bias)
-        within_clusters = torch.zeros_like(share)
+        within_clusters = torch.zeros_like(gate)
         for rows, within, (part, offset) in self._rows(targets, clusters):
-            within_clusters[rows] = token_losses(states[rows], part, offset, within).to(share.dtype)
-        share = share - within_clusters
-        loss, factors = mixed_loss_and_part(states, head_weight, head_bias, self._head_targets(targets), share, others)
+            within_clusters[rows] = token_losses(states[rows], part, offset, within).to(gate.dtype)
+        gate = gate - within_clusters
+        loss, factors = mixed_loss_and_part(states, head_weight, head_bias, self._head_targets(targets), gate, rest)
         for rows, within, (part, offset) in self._rows(targets, clusters):
             counted = mean_loss(states[rows], part, offset, within, factors[rows])
             loss = loss + len(rows) / len(targets) * (counted - counted.detach())  # the gradient alone

@@ -120,8 +120,8 @@ class LanguageModel(Model):
         dropped = self.output_dropout(outputs)
         penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
         if known is not None and of_all is not None and penalty is not None:  # weighed as the loss; a mean over all
-            known_share = max(1, len(known)) / (of_all >= 0).sum()
-            penalty = penalty * (following.numel() / of_all.numel()) / known_share
+            known_fraction = max(1, len(known)) / (of_all >= 0).sum()
+            penalty = penalty * (following.numel() / of_all.numel()) / known_fraction
         loss, memory = self.decode(dropped, words, following, known, hidden)
         return Outputs(loss, detached([*state, *memory]), penalty)
 
@@ -141,13 +141,13 @@ class LanguageModel(Model):
         if self.pointer is None:
             return softmax.mean_loss(*decoder) if self.training else softmax.token_losses(*decoder), []
         memory = self.pointer.remember(states, words, None if hidden is None else Memory(*hidden[-1]))
-        pointed, share = (each.flatten() for each in self.pointer.of_words(states, memory, following))
+        pointed, gate = (each.flatten() for each in self.pointer.of_words(states, memory, following))
         if known is not None:
-            pointed, share = pointed[known], share[known]
+            pointed, gate = pointed[known], gate[known]
         if self.training:
-            loss = softmax.mixed_loss(*decoder, share, pointed)
+            loss = softmax.mixed_loss(*decoder, gate, pointed)
         else:
-            loss = -torch.logaddexp(share - softmax.token_losses(*decoder), pointed)
+            loss = -torch.logaddexp(gate - softmax.token_losses(*decoder), pointed)
         return loss, [self.pointer.kept(memory)]
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -166,9 +166,9 @@ class LanguageModel(Model):
         if self.pointer is None:
             return logs, after
         memory = self.pointer.remember(outputs, words, None if state is None else Memory(*state[-1]))
-        places, share, following = self.pointer(outputs[-1:], memory)
+        places, gate, following = self.pointer(outputs[-1:], memory)
         pointed = torch.zeros_like(logs).scatter_add(1, following.long(), places[:, 0].exp().to(logs.dtype))
-        return (pointed + (share[:, 0] + logs).exp()).log(), [*after, self.pointer.kept(memory)]
+        return torch.logaddexp(pointed.log(), gate[:, 0] + logs), [*after, self.pointer.kept(memory)]
 
     def graph(self) -> nn.Module:
         """`next_words` of a prompt; the state is not returned."""

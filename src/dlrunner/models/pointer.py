@@ -82,11 +82,11 @@ class Pointer(nn.Module):
         states, words = memory
         with without_autocast(queries.device):
             queries, states = (each if each.dtype == torch.float64 else each.float() for each in (queries, states))
-            similarity = torch.einsum("tbe,pbe->btp", self.query(queries), states) / math.sqrt(states.shape[2])
+            similarity = torch.einsum("tbe,pbe->btp", _linear(self.query, queries), states) / math.sqrt(states.shape[2])
             places = torch.arange(states.shape[0], device=states.device)
             distance = places[-queries.shape[0] :, None] - places
             seen = ((distance > 0) & (distance <= self.window))[None] & (words != FORGOTTEN).t()[:, None]
-            sentinel = self.sentinel(queries).transpose(0, 1)
+            sentinel = _linear(self.sentinel, queries).transpose(0, 1)
             logs = torch.cat([similarity.masked_fill(~seen, NEVER), sentinel], dim=2).log_softmax(dim=2)
         following = torch.cat([words[1:], words[-1:]])  # nothing has followed the last one, which no step sees
         return logs[:, :, :-1], logs[:, :, -1:], following.t()
@@ -102,3 +102,8 @@ class Pointer(nn.Module):
         places, softmax, following = self(queries, memory)
         other = following[:, None, :] != next_words.t()[:, :, None]
         return places.masked_fill(other, NEVER).logsumexp(dim=2).t(), softmax.squeeze(2).t()
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """Return the layer's outputs in the inputs' type: the weights may have been cast to a narrower one."""
+    return nn.functional.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))

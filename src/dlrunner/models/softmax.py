@@ -47,27 +47,27 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, fac
         return loss
 
 
-def mixed_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor) -> Tensor:
-    """Return the mean of -log(share · p + others), p being the softmax's probability of the target.
+def mixed_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, gate: Tensor, rest: Tensor) -> Tensor:
+    """Return the mean of -log(gate · p + rest), p being the softmax's probability of the target.
 
     Args:
         states, weight, bias, targets: as in `mean_loss`.
-        share: logarithm of the softmax's share in a mixture, [tokens].
-        others: logarithm of the target's probability by the others, times their share, [tokens].
+        gate: logarithm of the softmax's weight in a mixture, [tokens].
+        rest: logarithm of the target's probability by the rest of the mixture, times the weight of that, [tokens].
     """
-    return mixed_loss_and_part(states, weight, bias, targets, share, others)[0]
+    return mixed_loss_and_part(states, weight, bias, targets, gate, rest)[0]
 
 
 def mixed_loss_and_part(
-    states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: Tensor, others: Tensor
+    states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, gate: Tensor, rest: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the same, and share · p / (share · p + others), [tokens], which cannot be differentiated.
+    """Return the same, and gate · p / (gate · p + rest), [tokens], which cannot be differentiated.
 
     That part of the softmax's gradient is the mixture's.
     """
     dtype = autocast_dtype(states.device) or weight.dtype
     with without_autocast(states.device):
-        loss, part = _MeanLoss.apply(states, weight, bias, targets, dtype, None, share, others)  # type: ignore[no-untyped-call]
+        loss, part = _MeanLoss.apply(states, weight, bias, targets, dtype, None, gate, rest)  # type: ignore[no-untyped-call]
         return loss, part
 
 
@@ -98,14 +98,14 @@ class _MeanLoss(torch.autograd.Function):
         targets: Tensor,
         dtype: torch.dtype,
         factors: Tensor | None,
-        share: Tensor | None,
-        others: Tensor | None,
+        gate: Tensor | None,
+        rest: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         narrow_states, narrow, narrow_bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
         total = torch.zeros((), dtype=torch.float64 if dtype == torch.float64 else torch.float32, device=states.device)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         d_states, parts = [], [total.new_zeros(0, 1)]
-        of_tokens = [each[:, None] for each in (factors, share, others) if each is not None]
+        of_tokens = [each[:, None] for each in (factors, gate, rest) if each is not None]
         for part, right, *given in _parts(len(weight), narrow_states, targets, *of_tokens):
             logits = torch.addmm(narrow_bias, part, narrow.t())
             highest = logits.amax(dim=1, keepdim=True)
@@ -113,7 +113,7 @@ class _MeanLoss(torch.autograd.Function):
             exps = logits.sub_(highest).exp_()
             sums = exps.sum(dim=1, keepdim=True, dtype=total.dtype)
             losses = sums.log() - target_logits
-            if others is None:
+            if rest is None:
                 factor = given[0] if given else torch.ones_like(losses)
                 total += (factor * losses).sum()
             else:
@@ -135,7 +135,7 @@ class _MeanLoss(torch.autograd.Function):
         d_weight.index_add_(0, targets, -narrow_states.to(weight.dtype) * factor.to(weight.dtype))
         d_bias.index_add_(0, targets, -factor.squeeze(1).to(bias.dtype))
         ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias, factor)
-        ctx.mixed = others is not None
+        ctx.mixed = rest is not None
         count = ctx.count = max(1, len(targets))  # the last columns of a stream may have come to their end
         part = factor.squeeze(1)
         ctx.mark_non_differentiable(part)
@@ -148,8 +148,8 @@ class _MeanLoss(torch.autograd.Function):
         gradients = d_states * scale, d_weight * scale, d_bias * scale
         if not ctx.mixed:
             return *gradients, None, None, None, None, None
-        d_share = -factor.squeeze(1) * scale
-        return *gradients, None, None, None, d_share, -scale - d_share
+        d_gate = -factor.squeeze(1) * scale
+        return *gradients, None, None, None, d_gate, -scale - d_gate
 
 
 def _lifted_product(exps: Tensor, values: Tensor) -> Tensor:
