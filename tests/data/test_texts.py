@@ -17,6 +17,7 @@ from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.imdb.dataset import ImdbData
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb
+from dlrunner.data.texts import tokens
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.loaders import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
 from dlrunner.data.texts.tokens import cached, tokenize, tokens_of
@@ -447,3 +448,48 @@ def test_a_new_table_without_the_column_of_the_texts_names_the_option_of_predict
         ConfigError, match=r"^column: is missing: which column of new\.csv holds the texts\? It has a, b$"
     ):
         read_texts(Path("new.csv"), None, "body")
+
+
+@pytest.mark.parametrize("text", ["new/rev.csv", "rev.csv.gz", "texts.zip", "texts.tar.gz"])
+def test_the_name_of_a_missing_file_is_no_text(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no file {text}"):
+        read_texts(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["my reviews.csv", "reviews/new", "It is " + "very " * 99 + "long: see readme.txt"])
+def test_what_may_be_the_name_of_a_missing_file_or_a_text_is_one_with_a_note(text: str) -> None:
+    found = read_texts(text, None, None)
+    assert found.texts == [text]
+    assert found.notes == [f"{text} is read as a text: there is no such file or folder"]
+    assert not read_texts("It is good / bad.", None, None).notes
+
+
+def test_a_named_column_needs_a_table_even_where_a_text_lies_next_to_it(here: Path) -> None:
+    (here / "parts").mkdir()
+    for part in range(2):
+        (here / "parts" / f"{part}.csv").write_text("text,label\n" + "a big boat,x\nsmall,y\n" * 10)
+    (here / "parts" / "README").write_text("read me")
+    assert len(TextData(here, path="parts", text="text").read().split) == 40
+    (here / "parts" / "README.txt").write_text("read me")
+    with pytest.raises(ConfigError, match=r"data\.path: parts has tables of several formats: \.csv, \.txt"):
+        TextData(here, path="parts", text="text").read()
+
+
+@pytest.mark.parametrize("separator", [None, ";"])
+def test_a_validation_table_without_the_target_is_refused(separator: str | None, here: Path) -> None:
+    (here / "train.csv").write_text("text,tags\n" + "one,a; b\ntwo,b\n" * 5)
+    (here / "valid.csv").write_text("text,Tags\none,a\ntwo,b\n")
+    data = TextData(
+        here, path="train.csv", valid_path="valid.csv", labels=True, text="text", target="tags",
+        target_separator=separator,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"data\.target: valid\.csv has no column 'tags'; did you mean Tags\?"):
+        data.read()
+
+
+def test_the_tokenizer_does_not_keep_all_words_that_a_server_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MOST_KEPT", 2000)
+    for number in range(30):
+        text = " ".join(f"x{number}y{word}" for word in range(100))
+        assert tokens_of(text, "spacy", lower=True) == text.split()
+        assert tokens._spacy_tokenizer().vocab.length < 2200

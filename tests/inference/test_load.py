@@ -266,7 +266,7 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
         ("language", "p.generate(w, next=3, beams=2)", "next: cannot be combined with beams"),
         ("language", "p.predict('new.csv')", "there is no file new.csv"),
         ("language", "p.predict('')", "the text is empty"),
-        ("texts", "p.predict('there.csv')", "'there.csv' is a file, not a text: give Path('there.csv')"),
+        ("texts", "p.predict('there.csv')", "'there.csv' is a file or folder, not a text: give Path('there.csv')"),
         ("ratings", "p.predict()", "give exactly one of"),
         ("language", "p.generate('zzz')", "in the vocabulary of this run (zzz)"),
     ],

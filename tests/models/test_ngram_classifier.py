@@ -69,3 +69,19 @@ def test_the_graph_computes_what_the_model_does() -> None:
     model = classifier(3)
     inputs = batch([4, 1, 1, 4], [7, 7, 7, 2, 9, 1], [3])
     torch.testing.assert_close(model.graph()(*inputs), model(*inputs))
+
+
+def test_the_scores_of_several_classes_and_their_gradients_are_those_of_single_ones() -> None:
+    model, inputs = classifier(3), batch([4, 1, 1, 4], [7, 7, 7, 2, 9, 1], [3])
+    found = model(*inputs)
+    found.square().sum().backward()
+    assert model.weight.grad is not None
+    for number in range(3):
+        single = classifier()
+        with torch.no_grad():
+            single.weight.copy_(model.weight[:, [number]])
+            single.bias.copy_(model.bias[[number]])
+        expected = single(*inputs)
+        expected.square().sum().backward()
+        torch.testing.assert_close(found[:, number], expected)
+        torch.testing.assert_close(model.weight.grad[:, [number]], single.weight.grad)

@@ -25,9 +25,10 @@ from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.config.plan import plan
 from dlrunner.data.imdb.dataset import ImdbData
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.encoder_file import Encoder
+from dlrunner.encoder_file import Encoder, EncoderSizes
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.models.ngram import KneserNey
+from dlrunner.models.recurrent import RecurrentEncoder
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.schedules import Phase, constant
 from dlrunner.tasks.language.generation import Generator
@@ -408,7 +409,7 @@ def test_your_own_texts_are_classified_and_new_ones_too(
     assert [gaps[name][0] for name in probabilities] == [answer[name] for name in probabilities], (
         "the first text is that of a.csv"
     )
-    part = pd.read_csv("runs/latest/predictions.csv")["text"].str.removeprefix("row ").astype(int) - 2
+    part = pd.read_csv("runs/latest/predictions.csv")["row"] - 2
     train = reviews().drop(index=list(part))
     kinds = pd.get_dummies(train["opinion"]) if kind == "multiclass" else train[["is_good", "is_film"]]
     for name in probabilities:
@@ -517,6 +518,20 @@ def test_frozen_layers_keep_the_encoders_weights(language_model: str, dlrun: Dlr
     weights = load_weights_file(Path("runs/latest/last.pt"))["model"]
     for name, weight in encoder.weights.items():
         assert torch.equal(weights[f"encoder.{name}"], weight)
+
+
+@pytest.mark.parametrize("name", ["imdb-sentiment", "imdb-sentiment-lesson", "imdb-sentiment-small"])
+def test_experiments_that_need_an_encoder_accept_one_of_their_sizes(name: str, dlrun: Dlrun) -> None:
+    settings = compose([f"experiment={name}"])["model"]
+    sizes = EncoderSizes(settings["embedding"] or 12, settings["hidden"] or 8, settings["layers"], "lstm")
+    words = ["<unk>", "<pad>", "<eos>", *(f"w{number}" for number in range(40))]
+    weights = RecurrentEncoder(len(words), sizes).state_dict()
+    Path("encoder.pt").write_bytes(Encoder(weights, sizes, words, "whitespace", True).content())
+    status, out, err = dlrun(
+        f"experiment={name}", "model.encoder=encoder.pt", "data.source=synthetic", "data.sample=40", "claim=null",
+        "data.sample_valid=8", "data.sample_test=null", "epochs=1", "phases=null", *QUICK,
+    )  # fmt: skip
+    assert status == 0, out + err
 
 
 def test_an_encoder_that_does_not_fit_is_refused_before_training(language_model: str, dlrun: Dlrun) -> None:
@@ -630,6 +645,19 @@ def test_a_baseline_knows_only_the_classes_of_its_training_texts(dlrun: Dlrun, h
     assert status == 0, out + err
     _, baseline = summary()["baselines"].values()
     assert baseline["valid/accuracy"] == pytest.approx(4 / 16)  # the two known classes are right, the unknown one never
+
+
+def test_predictions_have_the_tables_own_columns_and_ids_keep_their_zeros(dlrun: Dlrun, here: Path) -> None:
+    rows = [f"00{row:02d},0{row},it is {'good' if row % 2 else 'bad'} {row},{row % 2}" for row in range(40)]
+    (here / "a.csv").write_text("id,prediction,review,is_good\n" + "\n".join(rows))
+    words = ("task=text", "data.path=a.csv", "data.text=review", "data.target=is_good", "epochs=1")
+    status, out, err = dlrun(*words, *QUICK)
+    assert status == 0, out + err
+    found = dlrunner.load("runs/latest").predictions
+    assert list(found)[:5] == ["row", "id", "prediction", "is_good", "prediction_2"]
+    assert found["id"].tolist() == [f"00{row - 2:02d}" for row in found["row"]]
+    assert found["prediction"].tolist() == [f"0{row - 2}" for row in found["row"]]
+    assert found["is_good"].astype(int).tolist() == [row % 2 for row in found["row"]]
 
 
 def test_a_run_reads_the_column_it_was_trained_on(dlrun: Dlrun, here: Path) -> None:

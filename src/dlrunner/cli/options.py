@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dlrunner.errors import ConfigError
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import exists
 from dlrunner.inference.arguments import hints_of, members
 
 
@@ -180,7 +179,7 @@ def read(text: str, kinds: Sequence[Any]) -> Any:
     (5, '5', 'five', 5)
     """
     types = {kind for each in kinds for kind in _types(each)}
-    if Path in types and (str not in types or _exists(text)):
+    if Path in types and (str not in types or exists(text)):
         return Path(text)
     for kind in [each for each in (int, float) if each in types and str not in types]:
         with contextlib.suppress(ValueError):
@@ -203,13 +202,6 @@ def _types(kind: Any) -> Iterator[Any]:
 def _is_table(kind: Any) -> bool:
     """Return whether a type is a DataFrame, or its placeholder (`predictor_methods`)."""
     return getattr(kind, "__name__", "") == "DataFrame"
-
-
-def _exists(text: str) -> bool:
-    try:
-        return bool(text) and user_path(text).exists()
-    except (OSError, ConfigError):  # too long for a file name, or ~ of an unknown user
-        return False
 
 
 def _metavar(name: str, kinds: Sequence[Any]) -> str:

@@ -34,6 +34,14 @@ MOST_NEIGHBOURS = 10_000
 """Names of a folder that are compared with a name that is not there."""
 
 
+def exists(text: str) -> bool:
+    """Return whether a text, of any length, names a file or folder."""
+    try:
+        return bool(text) and user_path(text).exists()
+    except (OSError, ConfigError):  # too long for a file name, or ~ of an unknown user
+        return False
+
+
 def not_found(path: str | Path, what: str = "file") -> str:
     """Return that there is no file or folder at a path, with the most similar name next to it.
 

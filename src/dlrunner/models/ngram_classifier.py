@@ -70,9 +70,12 @@ class NgramClassifier(Model):
         inside = grams >= 0
         norm = (values.square() / counts * inside).sum(dim=1, keepdim=True).sqrt()
         shares = values / counts * inside / norm
-        weights = F.embedding(grams.clamp(min=0), self.weight)
-        scores = self.scale * ((weights * shares[:, :, None]).sum(dim=1) + self.bias)
-        return scores.squeeze(1) if scores.shape[1] == 1 else scores
+        known = grams.clamp(min=0)
+        if len(self.bias) == 1:
+            return self.scale * ((self.weight[:, 0][known] * shares).sum(dim=1) + self.bias)
+        # Sums as it reads the weights: [batch, grams, classes] would be gigabytes for long texts and many classes.
+        sums = F.embedding_bag(known, self.weight, mode="sum", per_sample_weights=shares.to(self.weight.dtype))
+        return self.scale * (sums + self.bias)
 
     def graph(self) -> nn.Module:
         """Return the classifier without sorted search, which is not in ONNX: the same answers, within rounding."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.core.cache import sha256_of
+from dlrunner.data.core.input_columns import ROW
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
@@ -25,8 +26,9 @@ from dlrunner.data.texts.documents import Documents, Wanted, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder, EncoderSizes, encoder_file
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
+from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -62,6 +64,8 @@ class TextTable:
     """Longer documents were cut to this many tokens."""
     of_test: NDArray[np.bool_] | None = None
     """Documents that are kept for the test, whatever their split is, [documents]."""
+    row_columns: pd.DataFrame | None = None
+    """Of a table: `row` and the columns that are neither text nor target, of its validation rows, by document."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return which documents belong to a part."""
@@ -129,7 +133,7 @@ class TextPreprocessing:
         )
         return TextTable(
             codes, tokens.ends, split, digests, documents.names, vocabulary, tokenizer, lower, target, values,
-            sizes, documents.column, notes, self.max_tokens,
+            sizes, documents.column, notes, self.max_tokens, row_columns=_row_columns(documents, split, target),
         )  # fmt: skip
 
     def check(self, source: type[TextSource]) -> None:
@@ -168,6 +172,15 @@ class TextSource(Data):
     @abstractmethod
     def read(self) -> TextTable:
         """Read and split the texts."""
+
+
+def _row_columns(documents: Documents, split: NDArray[np.int8], target: Target | None) -> pd.DataFrame | None:
+    """Return what names the validation rows of a table of classified texts in predictions.csv."""
+    if documents.column is None or target is None:
+        return None
+    rows, numbers = np.flatnonzero(split == VALID), documents.place.numbers(len(split))
+    others = documents.table.drop(columns=[name for name in target.names if name in documents.table]).iloc[rows]
+    return with_distinct_names(pd.concat([pd.Series([numbers[row] for row in rows], rows, name=ROW), others], axis=1))
 
 
 def cut_notes(count: int, max_tokens: int) -> list[str]:
@@ -286,7 +299,13 @@ class TextData(TextSource):
             return found
         if found.parts is not None:
             raise ConfigError(f"data.valid_path: {self.path} already has validation folders")
-        return concatenated(found, find_documents(self.valid_path, replace(wanted, query=None)))
+        valid = find_documents(self.valid_path, replace(wanted, query=None))
+        for name in names:  # where labels are listed, a cell without any is no missing one
+            if name in found.table.columns and name not in valid.table.columns:
+                raise ConfigError(
+                    f"data.target: {valid.place} has no column {name!r}; {did_you_mean(name, valid.table.columns)}"
+                )
+        return concatenated(found, valid)
 
     def file_settings(self) -> Mapping[str, str]:
         """The separator and the encoding that are set."""

@@ -144,7 +144,8 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     visible = [name for name in listing.names if not is_hidden(name)]
     texts = [name for name in listing.names if name.lower().endswith(".txt")]
     names = [name for name in texts if not is_hidden(name)]
-    if not names and path.is_dir() and any(suffix_of(Path(name)) for name in visible):
+    tables = [name for name in visible if Path(name).suffix.lower() not in LINES and suffix_of(Path(name))]
+    if tables and path.is_dir() and (not names or wanted.names_columns):
         return _documents_of_table(path, wanted)
     others = sorted(set(visible) - set(names))
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []

@@ -43,6 +43,11 @@ LONGEST = 250
 
 Its time grows with their square: 4,000 emoji took 2 s, in pieces of 250 they take 0.1.
 """
+MOST_KEPT = 500_000
+"""Different words after which spaCy's tokenizer is made anew, which takes a tenth of a second.
+
+It keeps each for good, with some 400 bytes: a server would grow with every number and typing mistake.
+"""
 _LONG = re.compile(rf"\S{{{LONGEST}}}(?=\S)")
 _BREAK = re.compile(r"<\s*br\s*/?>", re.IGNORECASE)
 
@@ -209,8 +214,10 @@ def _encode_by_spacy(texts: Sequence[str], lower: bool) -> tuple[NDArray[np.int3
     lengths = np.array([len(each) for each in found], np.int64)
     # spaCy's numbers of words are hashes of their text: sorted they stand for the same words in every process.
     hashes, codes = np.unique(np.concatenate(found) if found else np.zeros(0, np.uint64), return_inverse=True)
-    strings = tokenizer.vocab.strings
-    return codes.astype(np.int32), lengths, [strings[value] for value in hashes]
+    words = [tokenizer.vocab.strings[value] for value in hashes]
+    if tokenizer.vocab.length > MOST_KEPT:
+        _spacy_tokenizer.cache_clear()
+    return codes.astype(np.int32), lengths, words
 
 
 def _pieces(text: str) -> list[str]:

@@ -63,7 +63,7 @@ class ImageClassification(Classification):
         device: where batches are augmented.
         phases: of the training, for a note on images that one of them enlarges.
         metrics: the first one is monitored; by default those of the target's kind.
-        class_weights: `balanced`, or weights by class, of the images in the training loss.
+        class_weights: `balanced`, or weights by class, of the images in the loss, of all splits.
         size: image side in pixels in training and evaluation; by default data.size.
         augment: augment training images at random.
         flip, rotate, zoom, brightness, contrast: strength of the augmentation (see `Augmentation`).

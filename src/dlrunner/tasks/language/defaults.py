@@ -13,7 +13,7 @@ MOST_VALID_COLUMNS = 64
 def recommended_for(num_words: int, num_valid: int, bptt: int) -> dict[str, int]:
     """Return batch size, epochs, and columns of the validation stream.
 
-    An epoch has a hundred sequences or more: few words are read in few columns.
+    An epoch has a hundred sequences or more, if there are words for four columns: few are read in few columns.
 
     Args:
         num_words, num_valid: of the training and of the validation texts.

@@ -58,7 +58,7 @@ class Tabular(Task):
         tweedie_power: with the Tweedie loss the variance is proportional to mean ** power.
         quantiles: quantiles of a number to predict instead of its mean, ascending, such as [0.1, 0.5, 0.9].
         metrics: the first one is monitored; by default those of the target's kind.
-        class_weights: `balanced`, or weights by class, of the rows in the training loss.
+        class_weights: `balanced`, or weights by class, of the rows in the loss, of all splits.
         correction: factor for regression predictions, in original units.
         error_by: columns by whose categories the error is plotted; by default those where it differs most.
         embeddings: columns whose embeddings are plotted; by default the important ones with 4 to 60 categories.

@@ -12,12 +12,13 @@ import pandas as pd
 
 from dlrunner.data.core.input_columns import input_columns
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.source import ARCHIVES
 from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.data.tables.table import Reading
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
 from dlrunner.data.texts.tokens import has_words
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.files.paths import not_found, user_path
+from dlrunner.files.paths import exists, not_found, user_path
 from dlrunner.predictor_inputs import check_table, listed, table_name, table_of_dicts
 
 
@@ -76,9 +77,13 @@ def read_texts(
     if isinstance(given, str):
         if not given.strip():
             raise ConfigError("the text is empty")
-        if Path(given).suffix.lower() in (*TABLES, *LINES) and " " not in given:
-            exists = user_path(given).exists()
-            raise ConfigError(f"{given!r} is a file, not a text: give Path({given!r})" if exists else not_found(given))
+        named = _is_named_as_file(given)
+        if named or ("/" in given and len(given.split()) == 1):
+            if exists(given):
+                raise ConfigError(f"{given!r} is a file or folder, not a text: give Path({given!r})")
+            if named and " " not in given:
+                raise ConfigError(not_found(given))
+            return _with_empty(texts, texts, [f"{given} is read as a text: there is no such file or folder"], {})
     return _with_empty(texts, texts, [], {})
 
 
@@ -111,6 +116,16 @@ def _with_empty(
     missing = [row for row, reason in problems.items() if reason.endswith(MISSING)]
     blank = sorted({*(empty.keys() - problems.keys()), *missing})
     return InputTexts(names, texts, notes, sorted((empty | problems).items()), blank, table)
+
+
+def _is_named_as_file(text: str) -> bool:
+    """Return whether a text ends as the name of a file with texts, which may be compressed, or of an archive.
+
+    >>> [_is_named_as_file(each) for each in ("new.csv", "new.csv.gz", "texts.tar.gz", "It is good.", "www.json.org")]
+    [True, True, True, False, False]
+    """
+    name = text.strip().lower()
+    return name.endswith(ARCHIVES) or Path(name.removesuffix(".gz")).suffix in (*TABLES, *LINES)
 
 
 def _is_glob(text: str) -> bool:

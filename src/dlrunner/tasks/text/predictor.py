@@ -58,9 +58,9 @@ class TextPredictor(Predictor):
 
     @property
     def text_columns(self) -> Sequence[str]:
-        """Texts and names of classes."""
-        classes = self.target.class_columns
-        return list(dict.fromkeys(["text", *classes, *(["text_2"] if "text" in classes else [])]))
+        """Texts and names of classes; where a column of the input has the name of one of the answer's, that follows."""
+        classes, texts = self.target.class_columns, self.state.get("text_columns", ["text"])
+        return list(dict.fromkeys([*texts, *classes, *(f"{name}_2" for name in classes if name in texts)]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Texts of random words and lengths up to some hundred words, padded at the end."""

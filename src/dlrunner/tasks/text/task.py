@@ -48,7 +48,7 @@ class TextClassification(Classification):
         seed: of the shuffling.
         device: where the texts are kept (4 bytes per word).
         metrics: the first one is monitored; by default those of the target's kind.
-        class_weights: `balanced`, or weights by class, of the texts in the training loss.
+        class_weights: `balanced`, or weights by class, of the texts in the loss, of all splits.
         baseline: compare with class frequencies, and a logistic regression on tf-idf of words and bigrams.
         valid_batch_size: validation texts per batch; affects only the speed.
     """
@@ -186,9 +186,12 @@ class TextClassification(Classification):
         return text_baselines(self.table, self.target, rows, targets, self.metrics, self._weights)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
-        """Names of the validation texts with true and predicted classes, in the order of the data."""
+        """Names of the validation texts, or a table's columns, with true and predicted classes, in the data's order."""
         rows, outputs = self._in_order(outputs)
-        names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
+        if self.table.row_columns is not None:
+            names = self.table.row_columns.loc[rows].reset_index(drop=True)
+        else:
+            names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
         found = pd.concat([names, self._truth(rows), self.target.answers(outputs, "prediction")], axis=1)
         return with_distinct_names(found)
 
@@ -269,6 +272,15 @@ class TextClassification(Classification):
         order = np.argsort(rows)
         return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
 
+    def _text_columns(self) -> list[str]:
+        """Return the columns next to predictions that hold texts, such as ids: they keep every character."""
+        columns = self.table.row_columns
+        return (
+            ["text"]
+            if columns is None
+            else [str(name) for name in columns if pd.api.types.is_string_dtype(columns[name])]
+        )
+
     def state(self, phase: Phase) -> dict[str, Any]:
         """Vocabulary, target and tokenizer, and the outputs for texts without words, unless the run has such texts."""
         table, rows = self.table, self.table.rows(TRAIN)
@@ -281,6 +293,7 @@ class TextClassification(Classification):
             "target": self.target.state(),
             "encoder": None if table.encoder is None else asdict(table.encoder),
             "column": table.column,
+            "text_columns": self._text_columns(),
             "files": dict(self.data.file_settings()),
             "max_tokens": table.max_tokens,
             "without_words": None if is_known else frequencies(self.target, train),
