@@ -26,8 +26,9 @@ from dlrunner.data.images.listing import find_image_files
 from dlrunner.data.segmentation.dataset import SegmentationData
 from dlrunner.data.tables.table import Reading
 from dlrunner.data.texts import documents
-from dlrunner.data.texts.dataset import TextData, TextTable
+from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.documents import Wanted, find_documents
+from dlrunner.data.texts.table import TextTable
 from dlrunner.data.texts.tokens import tokenize
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.tasks.text.inputs import read_texts

@@ -20,8 +20,9 @@ from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, 
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.imdb.releases import LAYOUT, RELEASES
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb
-from dlrunner.data.texts.dataset import TextPreprocessing, TextSource, TextTable
+from dlrunner.data.texts.dataset import TextPreprocessing, TextSource
 from dlrunner.data.texts.documents import Documents, documents_in
+from dlrunner.data.texts.table import TextTable
 from dlrunner.data.texts.tokens import Tokenizer
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import epoch_order
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID
-from dlrunner.data.texts.dataset import TextSource, TextTable
+from dlrunner.data.texts.dataset import TextSource
 from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, places_in_stream, stream_of
+from dlrunner.data.texts.table import TextTable
 from dlrunner.data.texts.tokens import END
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.encoder_file import FILE, Encoder

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID, digests_by_part, num_test_rows
-from dlrunner.data.texts.dataset import TextTable
+from dlrunner.data.texts.table import TextTable
 from dlrunner.data.texts.tokens import END
 from dlrunner.data.texts.vocabulary import PAD, UNKNOWN
 from dlrunner.data_audit import SplitStatistics, rows_digest

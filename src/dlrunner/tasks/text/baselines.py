@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target
-from dlrunner.data.texts.dataset import TextTable
+from dlrunner.data.texts.table import TextTable
 from dlrunner.metrics import Metric
 from dlrunner.task import Split
 from dlrunner.tasks.class_baselines import ClassBaselines

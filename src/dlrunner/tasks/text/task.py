@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, UNUSED, split_sizes
 from dlrunner.data.core.targets import Target
-from dlrunner.data.texts.dataset import TextSource, TextTable
+from dlrunner.data.texts.dataset import TextSource
 from dlrunner.data.texts.loaders import TextLoader, similar_lengths
+from dlrunner.data.texts.table import TextTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import atomic_file
@@ -275,11 +276,9 @@ class TextClassification(Classification):
     def _text_columns(self) -> list[str]:
         """Return the columns next to predictions that hold texts, such as ids: they keep every character."""
         columns = self.table.row_columns
-        return (
-            ["text"]
-            if columns is None
-            else [str(name) for name in columns if pd.api.types.is_string_dtype(columns[name])]
-        )
+        if columns is None:
+            return ["text"]
+        return [str(name) for name, kind in columns.dtypes.items() if pd.api.types.is_string_dtype(kind)]
 
     def state(self, phase: Phase) -> dict[str, Any]:
         """Vocabulary, target and tokenizer, and the outputs for texts without words, unless the run has such texts."""
