@@ -112,6 +112,44 @@ def test_a_users_claim_is_reproduced_and_a_worse_recipe_is_missed(dlrun: Dlrun, 
     assert "missed by" in out
 
 
+def test_two_claims_of_one_recipe_share_its_run_and_are_judged_each_by_itself(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    high = OWN.replace("valid/rmse", "valid/mae").replace("0.55", "99")
+    for name, text in (("low", OWN.replace("0.55", "0.01")), ("high", high)):
+        (here / "conf" / "experiment" / f"{name}.yaml").write_text(text)
+    for _ in range(2):
+        status, out, err = dlrun("reproduce", "low", "high", "--seeds", "1", "--jobs", "2", "--out", "verdicts")
+        assert status == 1, out + err
+        verdicts = {each["experiment"]: each for each in json.loads((here / "verdicts" / "claims.json").read_text())}
+        assert [verdicts["low"]["verdict"], verdicts["high"]["verdict"]] == ["missed", "reached"]
+        assert verdicts["low"]["folders"] == verdicts["high"]["folders"]
+
+
+def test_a_folder_with_signs_of_hydras_grammar_may_be_set(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "own.yaml").write_text(OWN)
+    (here / "my.csv").rename(here / "a=1,b=2.csv")
+    status, out, err = dlrun("reproduce", "own", "--seeds", "1", "--set", "data.path=a=1,b=2.csv")
+    assert status in (0, 1), out + err
+    assert "valid/rmse" in out
+
+
+def test_a_sweep_in_which_a_run_misses_its_claim_has_its_exit_status(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    for name, value in (("own-a", "0.01"), ("own-b", "99")):
+        (here / "conf" / "experiment" / f"{name}.yaml").write_text(OWN.replace("0.55", value))
+    status, out, err = dlrun("-m", "experiment=glob(own-*)", *QUICK)
+    assert status == 1, out + err
+    assert "sweep of 2 jobs" in out
+    assert "1 of 2 jobs miss the published value" in out
+    status, out, err = dlrun("experiment=own-b", "seeds=2", *QUICK)
+    assert status == 0, out + err
+
+
 CLAIM: dict[str, Any] = {"metric": "valid/rmse", "value": 0.8, "source": "a test"}
 
 
@@ -143,6 +181,12 @@ def test_a_metric_that_is_not_a_number_is_missed() -> None:
     run = {"final": {"valid/rmse": None}, "folder": "runs/one"}
     found = check_seeds("own", CLAIM, {0: run}, "dlrun reproduce own")
     assert (found.verdict, found.why) == ("missed", "seed 0: valid/rmse is not a number")
+
+
+def test_a_run_whose_metric_is_not_a_number_is_missed_again_and_again() -> None:
+    claim = Claim(metric="valid/rmse", value=0.87, source="a paper")
+    for value in (float("nan"), None):
+        assert judge_run(claim, {"valid/rmse": value}, False, "any")["verdict"] == "missed: it is not a number"
 
 
 def test_a_stored_verdict_is_about_the_present_claim() -> None:

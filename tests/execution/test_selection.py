@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_ratings_that_only_biases_explain_keep_the_recommended_decay(dlrun: Dlru
     planted(0.01).to_csv(here / "planted.csv", index=False)
     assert dlrun(*WORDS)[0] == 0
     assert summary_of(here)["auto"]["optim.weight_decay"] == [12.5, 0.3]
+
+
+def test_decays_are_tried_at_the_rate_of_the_range_test(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def noted(checked: Plan, *_: Any) -> None:
+        rates.append(checked.phases[0].lr)
+
+    planted(0.7).to_csv(here / "planted.csv", index=False)
+    monkeypatch.setattr("dlrunner.execution.selection._result", noted)
+    monkeypatch.setattr("dlrunner.execution.auto_settings.find_rate", lambda *_: SimpleNamespace(suggestion=0.02))
+    status, out, err = dlrun(*WORDS, "optim.lr=auto", "epochs=1")
+    assert status == 0, out + err
+    assert rates == [(0.02,)]
+    said = "auto: optim.weight_decay: training on a part of the rows diverges with [12.5,0.3]; no other is tried"
+    assert said in " ".join(out.split())
 
 
 def test_values_are_tried_in_the_batches_of_the_run(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

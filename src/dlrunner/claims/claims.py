@@ -40,7 +40,7 @@ class Claim(BaseModel):
 
 def judge_run(
     claim: Claim,
-    final: Mapping[str, float],
+    final: Mapping[str, float | None],
     higher_is_better: bool,
     release: str,
     audit: Sequence[Mapping[str, str]] = (),
@@ -56,11 +56,13 @@ def judge_run(
     """
     if claim.metric not in final:
         raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
-    value = final[claim.metric]
+    value = math.nan if (found := final[claim.metric]) is None else found  # null in a stored summary
     undeclared = [finding["flag"] for finding in audit if finding["flag"] not in claim.flags]
     short = claim.value - value if higher_is_better else value - claim.value
     if claim.release and claim.release != release:
         verdict = f"not comparable: the published data is {claim.release}, this run used {release}"
+    elif math.isnan(value):
+        verdict = "missed: it is not a number"
     else:
         judgement = judge_seeds([value], claim.value, higher_is_better, claim.std)
         verdict = (

@@ -284,9 +284,18 @@ def forced(words: Sequence[str]) -> list[str]:
 
 
 def _is_choice(override: Override, known: Set[str]) -> bool:
-    """Return whether an override chooses an option of a known group or deletes something, and does not set a value."""
+    """Return whether an override decides on what is composed, and does not only set a value at the end.
+
+    It chooses an option of a known group, deletes something, or decides whether the momentum is the optimizer's.
+    """
     key = override.key_or_group
-    return override.is_delete() or key in known or key.startswith(("hydra.", "hydra/")) or key == "hydra"
+    return (
+        override.is_delete()
+        or key in known
+        or key == "schedule.momentum"
+        or key.startswith(("hydra.", "hydra/"))
+        or key == "hydra"
+    )
 
 
 def search_path_override() -> list[str]:
@@ -303,7 +312,12 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
     """
     for word, override in zip(words, parse(words), strict=True):
         _check_override(override, word)
-    if shadowed := shadowed_options():
+    shadowed = shadowed_options()
+    if "config.yaml" in shadowed:
+        raise ConfigError(
+            "conf/config.yaml is not read; put its settings into an option, such as conf/experiment/mine.yaml"
+        )
+    if shadowed:
         raise ConfigError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
         )

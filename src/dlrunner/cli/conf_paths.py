@@ -38,7 +38,7 @@ def shadowed_options() -> list[str]:
     """Return the user's files that shadow a file of the package; identical ones, as in a clone, change nothing."""
     own = user_conf()
     found = []
-    for file in own.glob("*/*.yaml") if own else ():
+    for file in [*own.glob("*.yaml"), *own.glob("*/*.yaml")] if own else ():
         name = file.relative_to(own or file)
         packaged = package_conf() / name
         if packaged.exists() and packaged.read_bytes() != file.read_bytes():

@@ -16,7 +16,7 @@ import pandas as pd
 from dlrunner.claims.claim_report import Verdict, check_seeds, merge, write_into, write_tables
 from dlrunner.claims.claims import is_current
 from dlrunner.cli.compose import Changes, compose, compose_jobs
-from dlrunner.cli.conf_paths import options_of
+from dlrunner.cli.conf_paths import options_of, with_paths
 from dlrunner.config.plan import plan
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.execution import run as runner
@@ -27,7 +27,7 @@ from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import make_screen
 from dlrunner.runs.labels import is_in_label, label
 from dlrunner.runs.reader import finished_summary, shorter
-from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
+from dlrunner.sweeps.folder import Job, SweepDirectory, duplicate_jobs, record_of, status_of
 from dlrunner.sweeps.pool import run_jobs, start_fork_server
 from dlrunner.sweeps.slots import resource_slots
 
@@ -62,6 +62,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    arguments.set = with_paths(arguments.set)
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: must be 1 or more, not {arguments.seeds}")
     if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
@@ -106,11 +107,20 @@ def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Name
         runs = {
             int(job.settings["seed"]): {**summary, "folder": records[job.number]["folder"]}
             for job in of_claim
-            if records[job.number]["status"] == "done"
-            and (summary := finished_summary(Path(records[job.number]["folder"])))
+            if records[job.number]["status"] == "done" and (summary := checked_summary(job, records[job.number]))
         }
         verdicts.append(check_seeds(name, claim, runs, command, failed))
     return verdicts
+
+
+def checked_summary(job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the summary of a finished run, checked against the job's claim: another one may have the same run."""
+    folder = Path(record["folder"])
+    summary = finished_summary(folder)
+    if summary and not is_current(job.config["claim"], summary.get("claim") or {}, summary["data"]["release"]):
+        runner.run(job.config, job.overrides, notify=lambda _: None)
+        summary = finished_summary(folder)
+    return summary
 
 
 def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
@@ -123,11 +133,9 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
     statuses = status_of(jobs)
     for job, status in zip(jobs, statuses.values(), strict=True):
         if status.folder and status.summary:
-            claim, verdict = job.config["claim"], status.summary.get("claim") or {}
-            if not is_current(claim, verdict, status.summary["data"]["release"]):
-                runner.run(job.config, job.overrides, notify=lambda _: None)  # checked against the present claim
             records[job.number] = record_of(status.folder, status.summary)
-    missing = [job for job in jobs if job.number not in records]
+    same = {job.number: first.number for job, first in duplicate_jobs(jobs, statuses)}  # of claims with one recipe
+    missing = [job for job in jobs if job.number not in records and job.number not in same]
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
     runs_dir = user_path(jobs[0].config["runs_dir"]).resolve()
     path = runs_dir / "claims" / f"{label(arguments.patterns)}-{digest}"
@@ -145,7 +153,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
                 records |= run_jobs(missing, folder, slots, screen)
             finally:
                 screen.close()
-    return records
+    return records | {number: records[first] for number, first in same.items()}
 
 
 def _missing_requirement(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> str:

@@ -188,7 +188,21 @@ def run_missing(
     if status:
         tables.print_interrupted()
         return status
-    return 0 if (results["status"] == "done").all() else 1
+    if missed := _num_missed([job for job in jobs if job.config.get("claim")], folder):
+        tables.print_sentence(f"{missed} of {_count(jobs)} miss the published value")
+    return 0 if (results["status"] == "done").all() and not missed else 1
+
+
+def _num_missed(jobs: Sequence[Job], folder: SweepDirectory) -> int:
+    """Return how many finished runs of jobs with a claim miss its value."""
+    from dlrunner.cli.reproduce import checked_summary
+
+    verdicts = []
+    for job in jobs:
+        record = folder.result(job.number)
+        summary = checked_summary(job, record) if record["status"] == "done" else None
+        verdicts.append(str(((summary or {}).get("claim") or {}).get("verdict")))
+    return sum(verdict.startswith("missed") for verdict in verdicts)
 
 
 def _print_duplicates(duplicates: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:

@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra.core.override_parser.types import Glob
+
 from dlrunner.cli.compose import Changes, Compositions, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.run_names import runs_used
 from dlrunner.config.signatures import EarlyCheck
 from dlrunner.errors import ConfigError
@@ -111,6 +114,9 @@ def columns(words: Sequence[str]) -> list[list[str]]:
     for override in parse([word for word in forced(words) if not word.startswith("hydra")]):
         if not override.is_sweep_override():
             choices.append([str(override.input_line)])
+        elif isinstance(pattern := override.value(), Glob):
+            key = override.get_key_element()
+            choices.append([f"{key}={name}" for name in pattern.filter(options_of(override.key_or_group))])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])

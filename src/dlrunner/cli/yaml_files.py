@@ -14,6 +14,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from dlrunner.cli.conf_paths import conf_dirs
+from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 from dlrunner.files.plain_data import check_yaml, read_yaml
 
@@ -64,50 +65,72 @@ def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> Non
     chosen = dict(config.hydra.runtime.choices)
     optimizer, schedule = chosen.get("optim"), config.get("schedule")
     moves_momentum = isinstance(schedule, DictConfig) and schedule.get("momentum") is not None
-    own: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    for group in ("task", "experiment"):
-        for file in _files(group, chosen.get(group)):
-            settings = file.get("optim")
-            for name, value in settings.items() if isinstance(settings, Mapping) else ():
-                is_own = _overridden(file, "optim") in (None, optimizer)
-                if moves_momentum and name in ("betas", "momentum"):
-                    is_own = is_own and _overridden(file, "schedule") in (None, chosen.get("schedule"))
-                (own if is_own else others)[name] = value
+
+    def settings(read: Callable[[Path], Any]) -> Iterator[tuple[str, Any, bool]]:
+        """Yield name, value, and whether it is for the chosen optimizer, of what the files say: the last one counts."""
+        for group in ("task", "experiment"):
+            for _, file in _files(group, chosen.get(group), read):
+                found = file.get("optim")
+                for name, value in found.items() if isinstance(found, Mapping) else ():
+                    is_own = _overridden(file, "optim") in (None, optimizer)
+                    if moves_momentum and name in ("betas", "momentum"):
+                        is_own = is_own and _overridden(file, "schedule") in (None, chosen.get("schedule"))
+                    yield name, value, is_own
+
     typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
-    foreign = [name for name in others if name not in own and not _is_typed(f"optim.{name}", typed)]
+    last = {name: is_own for name, _, is_own in settings(_plain)}
+    foreign = [name for name, is_own in last.items() if not is_own and not _is_typed(f"optim.{name}", typed)]
     if not foreign or not isinstance(config.get("optim"), DictConfig):
         return
-    defaults: dict[str, Any] = {}
-    for file in _files("optim", optimizer, _as_hydra_reads):
-        defaults.update(file)
+    own: dict[str, Any] = {}
+    for _, file in _files("optim", optimizer, _as_hydra_reads):
+        own.update(file)
+    own.update({name: value for name, value, is_own in settings(_as_hydra_reads) if is_own})
     with flag_override(config, "struct", False):
         for name in foreign:
-            if name in defaults:
-                config.optim[name] = defaults[name]
+            if name in own:
+                config.optim[name] = own[name]
             else:
                 config.optim.pop(name, None)
 
 
 def keep_known_model_settings(config: DictConfig, words: Sequence[str]) -> None:
-    """Remove settings of the model that the task makes for models which have them, if the chosen one has not.
+    """Remove settings that a task makes for other models than the chosen one, which does not have them.
+
+    The package's tasks have settings of several models. A user's file has settings of the model that it chooses, or
+    describes by `model._target_`: they stay, and those that this model does not have are refused later.
 
     Args:
         config: composed; modified in place.
         words: what was typed, which is kept.
     """
     chosen = dict(config.hydra.runtime.choices)
-    made = [file["model"] for file in _files("task", chosen.get("task")) if isinstance(file.get("model"), Mapping)]
-    if any("_target_" in settings for settings in made):  # the task itself describes its model
+    known = {name for _, file in _files("model", chosen.get("model")) for name in file}
+
+    def foreign(read: Callable[[Path], Any]) -> dict[str, Any]:
+        """Return what the last file that sets it has for another model."""
+        usual, found = None, dict[str, Any]()
+        for folder, file in _files("task", chosen.get("task"), read):
+            usual = _overridden(file, "model") or usual
+            settings = file.get("model")
+            settings = settings if isinstance(settings, Mapping) else {}
+            is_own = "_target_" in settings or (folder != package_conf() and usual == str(chosen.get("model")))
+            for name, value in settings.items():
+                found.pop(name, None)
+                if not is_own and name not in known:
+                    found[name] = value
+        return found
+
+    if not foreign(_plain) or not isinstance(config.get("model"), DictConfig):
         return
-    known = {name for file in _files("model", chosen.get("model")) for name in file}
     typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
-    for settings in made:
-        for name, value in settings.items():
-            foreign = name not in known and config.model.get(name) == value  # no other value of an experiment's
-            if foreign and not _is_typed(f"model.{name}", typed):
-                with flag_override(config, "struct", False):
-                    config.model.pop(name, None)
+    composed = OmegaConf.to_container(config.model, resolve=False)
+    assert isinstance(composed, dict)
+    with flag_override(config, "struct", False):
+        for name, value in foreign(_as_hydra_reads).items():
+            # An experiment that sets another value means the chosen model.
+            if name in composed and composed[name] == value and not _is_typed(f"model.{name}", typed):
+                config.model.pop(name)
 
 
 def _plain(file: Path) -> Any:
@@ -119,8 +142,10 @@ def _as_hydra_reads(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file))
 
 
-def _files(group: str, name: Any, read: Callable[[Path], Any] = _plain, depth: int = 10) -> Iterator[Mapping[str, Any]]:
-    """Yield an option's file after those of its group that it includes (`defaults: [collab@_here_]`)."""
+def _files(
+    group: str, name: Any, read: Callable[[Path], Any] = _plain, depth: int = 10
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield conf/ and content of an option's file, after those that it includes (`defaults: [collab@_here_]`)."""
     for folder in conf_dirs() if isinstance(name, str) and depth else ():
         file = folder / group / f"{name}.yaml"
         if file.is_file():
@@ -129,7 +154,10 @@ def _files(group: str, name: Any, read: Callable[[Path], Any] = _plain, depth: i
                 for entry in _defaults(found):
                     if isinstance(entry, str) and entry != "_self_":
                         yield from _files(group, entry.partition("@")[0].removeprefix(f"/{group}/"), read, depth - 1)
-                yield {key: value for key, value in found.items() if not (group == "optim" and key == "defaults")}
+                yield (
+                    folder,
+                    {key: value for key, value in found.items() if not (group == "optim" and key == "defaults")},
+                )
 
 
 def _defaults(file: Mapping[str, Any]) -> list[Any]:

@@ -52,6 +52,12 @@ def decide(
         raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
+    if LR in checked.undecided:
+        rate = find_rate(decided, decided.build_task(data, decided.settings.seed), notify).suggestion
+        if rate is None:
+            raise RunError("optim.lr=auto: the loss does not decrease at any rate; set optim.lr to a number")
+        values[LR] = float(f"{rate:.2g}")
+        decided = plan(with_values(decided.config, values))
     better = {}
     if task.alternatives(values):
         with restored_threads():  # what is tried may have other batches than the run
@@ -59,12 +65,6 @@ def decide(
     if better:
         values |= better
         decided = plan(with_values(checked.config, values))
-    if LR in checked.undecided:
-        rate = find_rate(decided, decided.build_task(data, decided.settings.seed), notify).suggestion
-        if rate is None:
-            raise RunError("optim.lr=auto: the loss does not decrease at any rate; set optim.lr to a number")
-        values[LR] = float(f"{rate:.2g}")
-        decided = plan(with_values(decided.config, values))
     refuse_changed_data(checked, data, identity)
     _remember(asked, values)
     return decided, {**precision, **values}

@@ -67,6 +67,10 @@ def selected(checked: Plan, task: Task, values: Mapping[str, Any], notify: Calla
             started = time.perf_counter()
             result = _result(checked, task, {**better, name: value})
             if result is None:
+                if not tried:
+                    notify(
+                        f"auto: {name}: training on a part of the rows diverges with {typed(value)}; no other is tried"
+                    )
                 break
             if not tried and (seconds := time.perf_counter() - started) > LONG:
                 notify(f"auto: trying values of {name} on a part of the training rows, {seconds:.0f} s each")
