@@ -120,6 +120,15 @@ def test_noise_of_the_first_batches_is_not_taken_for_a_descent() -> None:
     assert found > rates[90]
 
 
+def test_noise_of_the_first_batches_that_is_lower_than_the_loss_ever_is_hides_no_descent() -> None:
+    rates = [1e-8 * 10 ** (9 * step / 199) for step in range(200)]
+    smoothed = [1.02 + step / 100 for step in range(7)] + [1.08] * 118
+    smoothed += [1.08 - step / 900 for step in range(40)] + [1.03 + step / 10 for step in range(35)]
+    found = RangeTest(rates, smoothed, smoothed).suggestion
+    assert found is not None
+    assert rates[125] < found < rates[165]
+
+
 def test_the_verb_writes_a_plot_and_a_table(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun("lr-find", "task=collab", "data.path=my.csv")
     assert status == 0

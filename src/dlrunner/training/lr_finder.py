@@ -34,15 +34,17 @@ class RangeTest:
     def suggestion(self) -> float | None:
         """The rate of the steepest descent of the smoothed loss (over log rate), before its minimum.
 
-        Slopes are computed over a tenth of the steps, excluding the first quarter, where the average of few losses is
-        noisy (for review classification from random weights, this noise fell faster than the loss ever did).
+        Slopes are computed over a tenth of the steps, and both exclude the first quarter, where the average of few
+        losses is noisy: for review classification from random weights this noise fell faster than the loss ever did,
+        and for ratings it was lower than the loss ever was.
         """
-        lowest = min(range(len(self.smoothed)), key=self.smoothed.__getitem__, default=0)
         reach = max(2, len(self.smoothed) // 20)
+        first = max(3 * reach, len(self.smoothed) // 4)
+        lowest = min(range(first, len(self.smoothed)), key=self.smoothed.__getitem__, default=0)
         slopes = {
             i: (self.smoothed[i + reach] - self.smoothed[i - reach])
             / math.log(self.rates[i + reach] / self.rates[i - reach])
-            for i in range(max(3 * reach, len(self.smoothed) // 4), lowest - reach + 1)
+            for i in range(first, lowest - reach + 1)
         }
         if not slopes or min(slopes.values()) >= 0:
             return None
