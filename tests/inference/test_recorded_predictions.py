@@ -47,7 +47,7 @@ def test_recorded_predictions_keep_ids_and_names_of_classes(words: tuple[str, ..
     ("name", "words"),
     [
         ("prediction", ("task=tabular", "data.id=nr", "data.continuous=[area]", "data.categorical=[]", "model=linear")),
-        ("text", ("task=text", "data.text=words", "data.min_freq=1")),
+        ("row", ("task=text", "data.text=words", "data.min_freq=1")),
     ],
 )
 def test_a_target_may_have_the_name_of_another_column(
@@ -59,7 +59,7 @@ def test_a_target_may_have_the_name_of_another_column(
     assert status == 0, out + err
     found = dlrunner.load("runs/latest").predictions
     answers = "prediction_2" if name == "prediction" else "prediction"
-    truth = "text_2" if name == "text" else name
+    truth = "row_2" if name == "row" else name
     assert set(found[truth]) == set(CLASSES)
     assert set(found[answers]) <= set(CLASSES)
 

@@ -168,7 +168,8 @@ class LanguageModel(Model):
         memory = self.pointer.remember(outputs, words, None if state is None else Memory(*state[-1]))
         places, gate, following = self.pointer(outputs[-1:], memory)
         pointed = torch.zeros_like(logs).scatter_add(1, following.long(), places[:, 0].exp().to(logs.dtype))
-        return torch.logaddexp(pointed.log(), gate[:, 0] + logs), [*after, self.pointer.kept(memory)]
+        mixed = torch.stack([pointed.log(), gate[:, 0] + logs]).logsumexp(dim=0)
+        return mixed, [*after, self.pointer.kept(memory)]
 
     def graph(self) -> nn.Module:
         """`next_words` of a prompt; the state is not returned."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import append_predictions
+from dlrunner.data.core.input_columns import ROW, append_predictions
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import cut_notes
 from dlrunner.data.texts.loaders import PAD
@@ -60,7 +60,7 @@ class TextPredictor(Predictor):
     def text_columns(self) -> Sequence[str]:
         """Texts and names of classes; where a column of the input has the name of one of the answer's, that follows."""
         classes, texts = self.target.class_columns, self.state.get("text_columns", ["text"])
-        return list(dict.fromkeys([*texts, *classes, *(f"{name}_2" for name in classes if name in texts)]))
+        return list(dict.fromkeys([*texts, *(f"{name}_2" if name in (*texts, ROW) else name for name in classes)]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Texts of random words and lengths up to some hundred words, padded at the end."""
