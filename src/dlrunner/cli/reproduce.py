@@ -34,6 +34,7 @@ from dlrunner.sweeps.slots import resource_slots
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run the missing seeds of some claims, check them, write the tables; 1 if one is missed."""
+    arguments.set = with_paths(arguments.set)
     _check(arguments)
     names = options_of("experiment")
     matching = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
@@ -62,7 +63,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    arguments.set = with_paths(arguments.set)
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: must be 1 or more, not {arguments.seeds}")
     if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
